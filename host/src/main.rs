@@ -1,0 +1,2 @@
+//! The `memcell` binary.
+fn main() {}
