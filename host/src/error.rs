@@ -34,6 +34,25 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// A short stable word: the `code` of the HTTP API, and a label of metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::InvalidId => "invalid_id",
+            Self::InvalidArgument => "invalid_argument",
+            Self::InvalidDocument => "invalid_document",
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::Conflict => "conflict",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Unsupported => "unsupported",
+            Self::Config => "config",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// See the module documentation.
 pub struct Error {
     kind: ErrorKind,
@@ -70,6 +89,13 @@ impl Error {
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// Says where in a larger piece of work it happened: `operation 3: there is no MemCell …`.
+    #[must_use]
+    pub fn with_context(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
         self
     }
 

@@ -1,0 +1,155 @@
+//! The command line: what can be typed, and which function each command is.
+//!
+//! Data and results go to the standard output, everything else (logs, progress, complaints) to the standard error. Nothing here knows
+//! how documents are stored: a command is a caller of [`MemCellStore`](crate::store::MemCellStore) like any other.
+
+mod config;
+mod export;
+mod failure;
+mod get;
+mod import;
+mod logging;
+mod output;
+mod progress;
+mod serve;
+mod session;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use failure::{Exit, Failure};
+
+use crate::config::Config;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0   fine
+  1   differences were found, or work failed
+  2   the command line is wrong
+  64  the configuration is wrong
+
+Examples:
+  memcell config example > memcell.toml
+  memcell serve
+  memcell import conversations.jsonl
+  memcell export --user-id user_001 | gzip > user_001.jsonl.gz";
+
+/// Stores MemCells in MongoDB and mirrors them to sandboxed WebAssembly key-value backends.
+#[derive(Debug, Parser)]
+#[command(name = "memcell", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+struct GlobalArgs {
+    /// The configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "MEMCELL_CONFIG",
+        hide_env_values = true,
+        default_value = "memcell.toml"
+    )]
+    config: PathBuf,
+    /// Write results for programs: JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+    /// How much to log: off, error, warn, info, debug, trace, or such as "warn,memcell_host=debug"
+    ///
+    /// Without it, `serve` logs as the configuration says, and every other command only warnings and errors.
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "MEMCELL_LOG",
+        hide_env_values = true,
+        value_parser = logging::level
+    )]
+    log: Option<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the host: the HTTP API, and the mirror behind it
+    Serve(serve::ServeArgs),
+    /// Read documents from a file into MongoDB
+    Import(import::ImportArgs),
+    /// Write documents from MongoDB to a file
+    Export(export::ExportArgs),
+    /// Print documents by their event ids
+    Get(get::GetArgs),
+    /// Check the configuration, or print an example of one
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// Carries out a command.
+///
+/// # Errors
+/// What kept it from being carried out; see [`Failure::exit`] for the exit code. Differences and failed parts of the work, which the
+/// command has reported itself, are [`Exit::Failed`].
+pub fn run(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Serve(args) => serve::run(args, load(&global, true)?, global.json),
+        Command::Import(args) => import::run(&args, load(&global, false)?, global.json),
+        Command::Export(args) => export::run(&args, load(&global, false)?, global.json),
+        Command::Get(args) => get::run(&args, load(&global, false)?, global.json),
+        Command::Config(command) => config::run(&command, &global.config, global.json),
+    }
+}
+
+/// Reads the configuration and begins to log. `is_service`: as the configuration says, for the log is what a service has to say.
+fn load(global: &GlobalArgs, is_service: bool) -> Result<Config, Failure> {
+    let config = Config::load(&global.config)?;
+    let usual = if is_service { config.log.level.as_str() } else { logging::QUIET };
+    let given = global.log.as_deref().filter(|directives| !directives.is_empty());
+    logging::start(config.log.format, given.unwrap_or(usual))?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_agree_with_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_may_follow_the_command() {
+        let cli = Cli::try_parse_from(["memcell", "get", "685c8c52a1b2c3d4e5f60718", "--json", "--config", "x.toml"])
+            .unwrap();
+        assert!(cli.global.json);
+        assert_eq!(cli.global.config, PathBuf::from("x.toml"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (arguments, kind) in [
+            (&["get"][..], ErrorKind::MissingRequiredArgument),
+            (&["get", "nonsense"], ErrorKind::ValueValidation),
+            (&["import"], ErrorKind::MissingRequiredArgument),
+            (&["import", "-", "--batch", "0"], ErrorKind::ValueValidation),
+            (&["export", "--start", "yesterday"], ErrorKind::ValueValidation),
+            (&["export", "--format", "xml"], ErrorKind::InvalidValue),
+            (&["serve", "--log", "loud"], ErrorKind::ValueValidation),
+            (&["conquer"], ErrorKind::InvalidSubcommand),
+        ] {
+            let error = Cli::try_parse_from(["memcell"].iter().chain(arguments)).unwrap_err();
+            assert_eq!(error.kind(), kind, "{arguments:?}: {error}");
+        }
+    }
+}

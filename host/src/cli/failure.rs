@@ -1,0 +1,92 @@
+//! How a command ends: its exit code, and what is said if it could not be carried out.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+use crate::{Error, ErrorKind};
+
+/// The exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: all is fine.
+    Fine,
+    /// 1: there were differences, or (a part of) the work failed.
+    Failed,
+    /// 64: the configuration is wrong.
+    Config,
+}
+
+impl Exit {
+    /// Fine if there was nothing wrong.
+    pub(super) fn fine_if(fine: bool) -> Self {
+        if fine { Self::Fine } else { Self::Failed }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Fine => 0,
+            Exit::Failed => 1,
+            Exit::Config => 64,
+        })
+    }
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration can't be used.
+    Config(ConfigError),
+    /// The store said no.
+    Store(Error),
+    /// A file, a stream or a socket did; the text says which, and what was wrong.
+    Work(String),
+    /// Whoever read the standard output has seen enough. That is no error, and nothing is said about it.
+    OutputClosed,
+}
+
+impl Failure {
+    /// An error of reading or writing `what`.
+    pub(super) fn io(what: impl fmt::Display, error: &io::Error) -> Self {
+        Self::Work(format!("{what}: {error}"))
+    }
+
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Config,
+            Self::Store(error) if error.kind() == ErrorKind::Config => Exit::Config,
+            Self::Store(_) | Self::Work(_) => Exit::Failed,
+            Self::OutputClosed => Exit::Fine,
+        }
+    }
+
+    /// Says it on the standard error. The cause of an error of the store is a matter for the log: it may quote documents.
+    pub fn report(&self) {
+        match self {
+            // One problem a line, each with its file and line: nothing may stand before them.
+            Self::Config(error) => eprintln!("{error}"),
+            Self::Store(error) => {
+                tracing::debug!(?error, "the command failed");
+                eprintln!("error: {error}");
+            }
+            Self::Work(message) => eprintln!("error: {message}"),
+            Self::OutputClosed => {}
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}

@@ -1,0 +1,45 @@
+//! The standard output of a command.
+//!
+//! Writing blocks. Commands run on the main thread, which is none of the runtime's own, so a slow reader holds up the command and nothing
+//! that works for it.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use super::Failure;
+
+/// Writes text as it is, and sees it through to the reader.
+///
+/// # Errors
+/// [`Failure::OutputClosed`] if there is no reader any more.
+pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| failure(&error))
+}
+
+/// Writes one line.
+///
+/// # Errors
+/// As [`write`].
+pub(super) fn line(text: &str) -> Result<(), Failure> {
+    write(format!("{text}\n").as_bytes())
+}
+
+/// Writes one value as one line of JSON.
+///
+/// # Errors
+/// As [`write`].
+pub(super) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
+    let mut json = serde_json::to_vec(value).map_err(|error| Failure::Work(format!("the result as json: {error}")))?;
+    json.push(b'\n');
+    write(&json)
+}
+
+/// What an error of the standard output means.
+pub(super) fn failure(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+        _ => Failure::io("the standard output", error),
+    }
+}

@@ -1,0 +1,203 @@
+//! The configuration of one key-value backend.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::defaults;
+
+/// One key-value backend.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BackendConfig {
+    /// Its name in the file, in metrics and in the API: 1 to 63 of `a`–`z`, `0`–`9` and `-`, the first no `-`.
+    pub name: String,
+    /// The component file.
+    pub plugin: PathBuf,
+    /// The SHA-256 digest that the file must have.
+    pub sha256: Option<[u8; 32]>,
+    /// Whether the host refuses to start when this backend can't be loaded.
+    pub required: bool,
+    /// Whether it is loaded at all.
+    pub enabled: bool,
+    /// How many instances share its keys, from 1 to 256.
+    pub shards: u32,
+    /// How documents are encoded in it.
+    pub format: ValueFormat,
+    /// After how long an entry expires; `None`: never.
+    pub ttl: Option<Duration>,
+    /// How long the mark of a deleted key is kept.
+    pub tombstone_ttl: Duration,
+    /// When a write is answered.
+    pub ack: Ack,
+    /// How long a write with [`Ack::Mirrored`] waits for this backend at the most.
+    pub ack_timeout: Duration,
+    /// `[backends.NAME.queue]`
+    pub queue: QueueConfig,
+    /// `[backends.NAME.limits]`
+    pub limits: LimitsConfig,
+    /// `[backends.NAME.supervision]`
+    pub supervision: SupervisionConfig,
+    /// `[backends.NAME.settings]`: what the plugin's `open` is given, in the order of the file.
+    pub settings: Vec<(String, String)>,
+}
+
+/// How a document is encoded for a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ValueFormat {
+    /// Canonical Extended JSON: readable by other tools.
+    #[default]
+    Json,
+    /// BSON as MongoDB keeps it: no re-encoding.
+    Bson,
+}
+
+/// When a write is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ack {
+    /// As soon as MongoDB has acknowledged it.
+    #[default]
+    Mongo,
+    /// When this backend has applied it too, or `ack_timeout` has passed; the answer says which.
+    Mirrored,
+}
+
+/// What waits in front of each shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// Most changes waiting.
+    pub changes: usize,
+    /// Most bytes of keys and values waiting.
+    pub bytes: u64,
+    /// Most changes in one call of the plugin.
+    pub batch: usize,
+}
+
+/// What each instance of the plugin may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Linear memory, in bytes.
+    pub memory: u64,
+    /// Deadline of one call.
+    pub call_timeout: Duration,
+    /// Deadline of instantiation and `open` together.
+    pub open_timeout: Duration,
+    /// Bytes that one call may hand back.
+    pub response: u64,
+    /// Core instances.
+    pub instances: usize,
+    /// Tables.
+    pub tables: usize,
+    /// Elements of each table.
+    pub table_elements: usize,
+}
+
+/// What happens when calls fail or instances die.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SupervisionConfig {
+    /// Failures in a row that open the breaker.
+    pub failures_to_open: u32,
+    /// Wait before the first restart; doubled for each further one.
+    pub backoff_min: Duration,
+    /// Longest wait before a restart.
+    pub backoff_max: Duration,
+    /// Restarts within `restart_window` after which the backend is given up as failed.
+    pub restart_limit: u32,
+    /// See `restart_limit`.
+    pub restart_window: Duration,
+}
+
+impl BackendConfig {
+    /// Everything but the name and the component file at its default.
+    pub fn new(name: impl Into<String>, plugin: PathBuf) -> Self {
+        Self {
+            name: name.into(),
+            plugin,
+            sha256: None,
+            required: false,
+            enabled: true,
+            shards: defaults::SHARDS,
+            format: ValueFormat::default(),
+            ttl: None,
+            tombstone_ttl: defaults::TOMBSTONE_TTL,
+            ack: Ack::default(),
+            ack_timeout: defaults::ACK_TIMEOUT,
+            queue: QueueConfig::default(),
+            limits: LimitsConfig::default(),
+            supervision: SupervisionConfig::default(),
+            settings: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Debug for BackendConfig {
+    /// Shows the names of the settings only: a value may be a password of the store behind the plugin.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Destructured without `..`, so that a new field can't be forgotten here.
+        let Self {
+            name,
+            plugin,
+            sha256,
+            required,
+            enabled,
+            shards,
+            format,
+            ttl,
+            tombstone_ttl,
+            ack,
+            ack_timeout,
+            queue,
+            limits,
+            supervision,
+            settings,
+        } = self;
+        f.debug_struct("BackendConfig")
+            .field("name", name)
+            .field("plugin", plugin)
+            .field("sha256", sha256)
+            .field("required", required)
+            .field("enabled", enabled)
+            .field("shards", shards)
+            .field("format", format)
+            .field("ttl", ttl)
+            .field("tombstone_ttl", tombstone_ttl)
+            .field("ack", ack)
+            .field("ack_timeout", ack_timeout)
+            .field("queue", queue)
+            .field("limits", limits)
+            .field("supervision", supervision)
+            .field("settings", &settings.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self { changes: defaults::QUEUE_CHANGES, bytes: defaults::QUEUE_BYTES, batch: defaults::QUEUE_BATCH }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            memory: defaults::MEMORY_BYTES,
+            call_timeout: defaults::CALL_TIMEOUT,
+            open_timeout: defaults::OPEN_TIMEOUT,
+            response: defaults::RESPONSE_BYTES,
+            instances: defaults::INSTANCES,
+            tables: defaults::TABLES,
+            table_elements: defaults::TABLE_ELEMENTS,
+        }
+    }
+}
+
+impl Default for SupervisionConfig {
+    fn default() -> Self {
+        Self {
+            failures_to_open: defaults::FAILURES_TO_OPEN,
+            backoff_min: defaults::BACKOFF_MIN,
+            backoff_max: defaults::BACKOFF_MAX,
+            restart_limit: defaults::RESTART_LIMIT,
+            restart_window: defaults::RESTART_WINDOW,
+        }
+    }
+}

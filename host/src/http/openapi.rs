@@ -1,0 +1,133 @@
+//! The OpenAPI document, collected from the handlers: what they say of themselves, and what is true of all of them.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use bytes::Bytes;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{IntoResponses, OpenApi as _};
+
+use super::Api;
+use super::answers;
+use super::error::{Answer, PROBLEM_JSON, Problem};
+use super::requests::REQUEST_ID;
+use super::uri::{NoParameters, Parameters};
+
+/// What the document says beside its routes.
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "memcell",
+        description = "Stores MemCells in MongoDB, which is authoritative, and mirrors them to key-value backends.\n\n\
+            Every error is a problem (RFC 9457) with a stable `code`: besides those of the routes, `unknown_route` (404), `method_not_allowed` \
+            (405, with `allow`) and `malformed_uri` (400). Unknown query parameters are refused. Every `GET` route takes `HEAD` too."
+    ),
+    tags(
+        (name = "memcells", description = "The documents"),
+        (name = "users", description = "What one user has"),
+        (name = "operations", description = "How the server is doing"),
+    ),
+    components(schemas(Problem))
+)]
+struct Base;
+
+/// The document without any routes.
+pub(super) fn base() -> Document {
+    Base::openapi()
+}
+
+/// The finished document as JSON.
+pub(super) fn render(mut document: Document) -> Bytes {
+    for path in document.paths.paths.values_mut() {
+        operations_mut(path).for_each(describe_request_id);
+    }
+    // Its own types always make JSON; an empty answer would at least be noticed by everybody.
+    document.to_json().map_or_else(|_| Bytes::new(), Bytes::from)
+}
+
+fn operations_mut(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut path.get, &mut path.post, &mut path.patch, &mut path.put, &mut path.delete].into_iter().flatten()
+}
+
+fn describe_request_id(operation: &mut Operation) {
+    let responses = operation.responses.responses.values_mut();
+    for response in
+        responses.filter_map(|response| if let RefOr::T(response) = response { Some(response) } else { None })
+    {
+        let header = HeaderBuilder::new()
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+            .description(Some("The id of the request in the server's log: the one that was sent, or a fresh one"))
+            .build();
+        response.headers.insert(REQUEST_ID.as_str().to_owned(), header.into());
+    }
+}
+
+/// Get this document
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "operations",
+    responses((status = 200, description = "The OpenAPI document", body = serde_json::Value))
+)]
+pub(super) async fn document(State(api): State<Api>, Parameters(NoParameters): Parameters<NoParameters>) -> Answer {
+    Ok(answers::json(StatusCode::OK, api.openapi))
+}
+
+type Responses = BTreeMap<String, RefOr<Response>>;
+
+fn problems<const N: usize>(described: [(&str, &str); N]) -> Responses {
+    let problem = |(status, description): (&str, &str)| {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response = ResponseBuilder::new().description(description).content(PROBLEM_JSON, content).build();
+        (status.to_owned(), RefOr::T(response))
+    };
+    described.map(problem).into()
+}
+
+/// The errors of every route that asks the store.
+pub(super) struct CommonProblems;
+
+impl IntoResponses for CommonProblems {
+    fn responses() -> Responses {
+        problems([
+            (
+                "400",
+                "`invalid_argument`, `invalid_id`, `unknown_parameter`, `malformed_uri`, and for a body `malformed_json` or `incomplete_body`",
+            ),
+            ("500", "`internal`: a fault of the server; its log says more"),
+            (
+                "503",
+                "`unavailable`, `timeout` or `conflict`: try again, after `retry-after` seconds if it is there; `misconfigured`: MongoDB refuses this server",
+            ),
+        ])
+    }
+}
+
+/// The errors of every route that takes a body.
+pub(super) struct BodyProblems;
+
+impl IntoResponses for BodyProblems {
+    fn responses() -> Responses {
+        problems([
+            ("413", "`body_too_large`"),
+            ("415", "`unsupported_media_type`: only `application/json` is taken"),
+            (
+                "422",
+                "`invalid_document`: a field breaks the rules, `field` names it; `invalid_body`: the JSON has another shape than it should",
+            ),
+        ])
+    }
+}
+
+/// The error of every route that is about one MemCell.
+pub(super) struct NotFoundProblem;
+
+impl IntoResponses for NotFoundProblem {
+    fn responses() -> Responses {
+        problems([("404", "`not_found`: there is no such MemCell")])
+    }
+}

@@ -1,0 +1,219 @@
+//! One living instance of a plugin: calls under a deadline, and answers that are checked before anybody believes them.
+
+use std::time::{Duration, Instant};
+
+use wasmtime::Store;
+
+use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
+use super::bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome, Page, Usage};
+use super::bindings::memcell::kv::types::Error as GuestError;
+use super::bindings::{Backend as Bindings, BackendPre};
+use super::error::{KvError, shown};
+use super::plugin::Plugin;
+use super::sandbox::Sandbox;
+use crate::config::BackendConfig;
+
+/// The fewest bytes a key may be limited to: every key of the host has to fit.
+const MIN_KEY_BYTES: u32 = 256;
+
+/// How many epoch ticks a guest computes before it yields to the timer around its call.
+const EPOCHS_PER_YIELD: u64 = 1;
+
+/// An open instance. After an error that [`KvError::ends_instance`] it must be dropped.
+pub(super) struct Instance {
+    store: Store<Sandbox>,
+    bindings: Bindings,
+    capabilities: Capabilities,
+    call_timeout: Duration,
+    memory_limit: u64,
+    response_limit: u64,
+}
+
+/// What wasmtime made of a call: the guest's answer, or why there is none.
+type Called<T> = wasmtime::Result<Result<T, GuestError>>;
+
+impl Instance {
+    /// Instantiates `plugin` and opens it as shard number `shard`, all within `limits.open_timeout`.
+    pub(super) async fn open(plugin: &Plugin, config: &BackendConfig, shard: u32) -> Result<Self, KvError> {
+        let limits = &config.limits;
+        let mut store = Store::new(plugin.pre.engine(), Sandbox::new(limits));
+        store.limiter(|sandbox| &mut sandbox.limiter);
+        store.epoch_deadline_async_yield_and_update(EPOCHS_PER_YIELD);
+        store.set_epoch_deadline(EPOCHS_PER_YIELD);
+        // What the engine accounts for is the host's copy of an answer, list elements included.
+        store.set_hostcall_fuel(usize::try_from(limits.response).unwrap_or(usize::MAX));
+        let deadline = limits.open_timeout;
+        let started = Instant::now();
+        let bindings = match tokio::time::timeout(deadline, instantiate(&plugin.pre, &mut store)).await {
+            Err(_) => return Err(KvError::Deadline { function: "start", deadline }),
+            Ok(Err(error)) => return Err(failure(&mut store, "start", limits.memory, limits.response, &error)),
+            Ok(Ok(bindings)) => bindings,
+        };
+        let open = bindings.memcell_kv_lifecycle().call_open(&mut store, shard, &config.settings);
+        let capabilities = match tokio::time::timeout(deadline.saturating_sub(started.elapsed()), open).await {
+            Err(_) => return Err(KvError::Deadline { function: "open", deadline }),
+            Ok(Err(error)) => return Err(failure(&mut store, "open", limits.memory, limits.response, &error)),
+            Ok(Ok(Err(refusal))) => return Err(KvError::Refused(refusal)),
+            Ok(Ok(Ok(capabilities))) => capabilities,
+        };
+        check_capabilities(&capabilities)?;
+        Ok(Self {
+            store,
+            bindings,
+            capabilities,
+            call_timeout: limits.call_timeout,
+            memory_limit: limits.memory,
+            response_limit: limits.response,
+        })
+    }
+
+    /// What it said of itself at `open`.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    /// Bytes of linear memory in use.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.store.data().limiter.memory_used() as u64
+    }
+
+    /// One answer per key, in the order of the keys.
+    pub(super) async fn get_many(&mut self, keys: &[String]) -> Result<Vec<Option<Entry>>, KvError> {
+        let call = self.bindings.memcell_kv_store().call_get_many(&mut self.store, keys);
+        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        let found = self.conclude("get-many", answer)?;
+        check_length("get-many", keys.len(), found.len())?;
+        for (key, entry) in keys.iter().zip(&found) {
+            let Some(entry) = entry else { continue };
+            if entry.key != *key {
+                return Err(contract("get-many", format!("asked for {key}, it answered {}", shown(&entry.key))));
+            }
+            if entry.value.len() as u64 > u64::from(self.capabilities.max_value_bytes) {
+                return Err(contract("get-many", "a value is larger than its own `max-value-bytes`".into()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// One outcome per entry, in the order of the entries.
+    pub(super) async fn put_many(&mut self, entries: &[Entry], condition: Condition) -> Result<Vec<Outcome>, KvError> {
+        let call = self.bindings.memcell_kv_store().call_put_many(&mut self.store, entries, condition);
+        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        let outcomes = self.conclude("put-many", answer)?;
+        check_length("put-many", entries.len(), outcomes.len())?;
+        Ok(outcomes)
+    }
+
+    /// One outcome per mark, in the order of the marks.
+    pub(super) async fn delete_many(&mut self, marks: &[Mark], condition: Condition) -> Result<Vec<Outcome>, KvError> {
+        let call = self.bindings.memcell_kv_store().call_delete_many(&mut self.store, marks, condition);
+        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        let outcomes = self.conclude("delete-many", answer)?;
+        check_length("delete-many", marks.len(), outcomes.len())?;
+        Ok(outcomes)
+    }
+
+    /// One page of marks.
+    pub(super) async fn scan(&mut self, cursor: Option<&str>, limit: u32) -> Result<Page, KvError> {
+        let call = self.bindings.memcell_kv_store().call_scan(&mut self.store, cursor, limit);
+        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        let page = self.conclude("scan", answer)?;
+        if page.next.is_some() && page.next.as_deref() == cursor {
+            return Err(contract("scan", "the next cursor is the same as the one before".into()));
+        }
+        Ok(page)
+    }
+
+    /// What it holds.
+    pub(super) async fn stats(&mut self) -> Result<Usage, KvError> {
+        let call = self.bindings.memcell_kv_store().call_stats(&mut self.store);
+        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        self.conclude("stats", answer)
+    }
+
+    /// Makes what was answered durable.
+    pub(super) async fn flush(&mut self) -> Result<(), KvError> {
+        let call = self.bindings.memcell_kv_lifecycle().call_flush(&mut self.store);
+        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        self.conclude("flush", answer)
+    }
+
+    /// Whether it thinks that it works.
+    pub(super) async fn health(&mut self) -> Result<(), KvError> {
+        let call = self.bindings.memcell_kv_lifecycle().call_health(&mut self.store);
+        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        self.conclude("health", answer)
+    }
+
+    /// The orderly end.
+    pub(super) async fn close(mut self) -> Result<(), KvError> {
+        let call = self.bindings.memcell_kv_lifecycle().call_close(&mut self.store);
+        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        self.conclude("close", answer)
+    }
+
+    fn conclude<T>(
+        &mut self,
+        function: &'static str,
+        answer: Result<Called<T>, tokio::time::error::Elapsed>,
+    ) -> Result<T, KvError> {
+        match answer {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(error))) => Err(KvError::Refused(error)),
+            Ok(Err(error)) => Err(failure(&mut self.store, function, self.memory_limit, self.response_limit, &error)),
+            Err(_) => Err(KvError::Deadline { function, deadline: self.call_timeout }),
+        }
+    }
+}
+
+async fn instantiate(pre: &BackendPre<Sandbox>, store: &mut Store<Sandbox>) -> wasmtime::Result<Bindings> {
+    pre.instantiate_async(store).await
+}
+
+/// Tells apart why a call ended without an answer.
+fn failure(
+    store: &mut Store<Sandbox>,
+    function: &'static str,
+    memory_limit: u64,
+    response_limit: u64,
+    error: &wasmtime::Error,
+) -> KvError {
+    let sandbox = store.data_mut();
+    if sandbox.limiter.take_memory_denied() {
+        return KvError::Memory { function, limit_bytes: memory_limit };
+    }
+    let text = format!("{error:#}");
+    // The engine has no type for this one; its text is covered by a test with a guest that does it.
+    if text.contains("fuel allocated for hostcalls has been exhausted") {
+        return KvError::ResponseTooLarge { function, limit_bytes: response_limit };
+    }
+    let cause = match error.downcast_ref::<wasmtime::Trap>() {
+        Some(trap) => trap.to_string(),
+        None => shown(&error.root_cause().to_string()),
+    };
+    let said = sandbox.last_words();
+    let reason = if said.is_empty() { cause } else { format!("{cause}; it said: {said}") };
+    KvError::Trap { function, reason }
+}
+
+fn contract(function: &'static str, reason: String) -> KvError {
+    KvError::Contract { function, reason }
+}
+
+fn check_length(function: &'static str, expected: usize, found: usize) -> Result<(), KvError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(contract(function, format!("{expected} answers were due, it gave {found}")))
+}
+
+fn check_capabilities(capabilities: &Capabilities) -> Result<(), KvError> {
+    if capabilities.max_key_bytes < MIN_KEY_BYTES {
+        let reason = format!("`max-key-bytes` is {}, at least {MIN_KEY_BYTES} are needed", capabilities.max_key_bytes);
+        return Err(contract("open", reason));
+    }
+    if capabilities.max_batch == 0 || capabilities.max_value_bytes == 0 {
+        return Err(contract("open", "`max-batch` and `max-value-bytes` must be at least 1".into()));
+    }
+    Ok(())
+}

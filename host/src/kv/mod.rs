@@ -1,0 +1,32 @@
+//! Sandboxed key-value backends: the only place that knows WebAssembly.
+//!
+//! From the outside in: a [`Backend`] routes keys to shards; a shard is a thread with a bounded queue and one instance of the
+//! [`Plugin`], which it replaces when it breaks; an instance is called under a deadline, within limits, and what it answers
+//! is checked before it is believed.
+//!
+//! Nothing that a plugin does makes a caller here wait without bound or panic: at worst there is no answer.
+
+mod backend;
+mod bindings;
+mod breaker;
+mod calls;
+mod engine;
+mod error;
+mod instance;
+mod limits;
+mod plugin;
+mod queue;
+mod sandbox;
+mod shard;
+mod status;
+mod write;
+
+pub use backend::{Backend, BackendLoad, shard_of};
+pub use bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
+pub use bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome, Page, Usage};
+pub use bindings::memcell::kv::types::Error as GuestError;
+pub use engine::Engine;
+pub use error::{KvError, LoadError};
+pub use plugin::Plugin;
+pub use status::ShardState;
+pub use write::{PendingWrite, Write};

@@ -1,0 +1,169 @@
+//! From a file to a component that can be instantiated: every reason why it can't be is found here, before anything runs.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, Linker};
+
+use super::bindings::{BackendPre, PACKAGE, REQUIRED_INTERFACES, VERSION};
+use super::engine::Engine;
+use super::error::LoadError;
+use super::sandbox::Sandbox;
+
+/// A checked and compiled plugin.
+#[derive(Clone)]
+pub struct Plugin {
+    pub(super) pre: BackendPre<Sandbox>,
+    /// Keeps the clock going that deadlines depend on.
+    _engine: Engine,
+    path: PathBuf,
+    sha256: String,
+}
+
+impl Plugin {
+    /// Reads, checks and compiles the component at `path`. With a compile cache this takes milliseconds from the second time
+    /// on; without, up to seconds: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// Each way a file can fail to be a backend has its own [`LoadError`].
+    pub fn load(engine: &Engine, path: &Path, expected_sha256: Option<&[u8; 32]>) -> Result<Self, LoadError> {
+        let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_path_buf(), source })?;
+        let sha256 = hex(&Sha256::digest(&bytes));
+        if let Some(expected) = expected_sha256.map(|digest| hex(digest))
+            && expected != sha256
+        {
+            return Err(LoadError::Digest { path: path.to_path_buf(), expected, actual: sha256 });
+        }
+        check_is_component(path, &bytes)?;
+        let component = Component::from_binary(&engine.inner, &bytes)
+            .map_err(|error| LoadError::Invalid { path: path.to_path_buf(), reason: format!("{error:#}") })?;
+        check_exports(engine, path, &component)?;
+        let linker = linker(engine)?;
+        check_imports(engine, path, &component, &linker)?;
+        let wrong_shape = |error: wasmtime::Error| LoadError::WrongShape {
+            path: path.to_path_buf(),
+            reason: super::error::shown(&format!("{error:#}")),
+        };
+        let pre = linker.instantiate_pre(&component).map_err(wrong_shape)?;
+        let pre = BackendPre::new(pre).map_err(wrong_shape)?;
+        Ok(Self { pre, _engine: engine.clone(), path: path.to_path_buf(), sha256 })
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The SHA-256 digest of the file, 64 lowercase hexadecimal digits: what `sha256` in the configuration pins.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+}
+
+/// The preamble that all WebAssembly binaries begin with.
+const WASM_MAGIC: &[u8] = b"\0asm";
+/// The version (2 bytes) and layer (2 bytes) after the magic: layer 0 is a core module, layer 1 a component.
+const CORE_MODULE_LAYER: &[u8] = &[0, 0];
+
+fn check_is_component(path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
+    if !bytes.starts_with(WASM_MAGIC) {
+        let start: Vec<String> = bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let start = if start.is_empty() { "nothing (the file is empty)".into() } else { start.join(" ") };
+        return Err(LoadError::NotWasm { path: path.to_path_buf(), start });
+    }
+    if bytes.get(6..8) == Some(CORE_MODULE_LAYER) {
+        return Err(LoadError::CoreModule { path: path.to_path_buf() });
+    }
+    Ok(())
+}
+
+fn check_exports(engine: &Engine, path: &Path, component: &Component) -> Result<(), LoadError> {
+    let component_type = component.component_type();
+    let exports: Vec<&str> = component_type.exports(&engine.inner).map(|(name, _)| name).collect();
+    for interface in REQUIRED_INTERFACES {
+        let needed = format!("{PACKAGE}/{interface}@{VERSION}");
+        if exports.contains(&needed.as_str()) {
+            continue;
+        }
+        let any_version = format!("{PACKAGE}/{interface}");
+        let same_name = |name: &&&str| name.split('@').next() == Some(any_version.as_str());
+        if let Some(found) = exports.iter().find(same_name) {
+            return Err(LoadError::WrongVersion { path: path.to_path_buf(), found: (*found).to_owned(), needed });
+        }
+        let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+        return Err(LoadError::MissingExport { path: path.to_path_buf(), missing: needed, exports });
+    }
+    Ok(())
+}
+
+/// Names the import that nothing here satisfies, which the engine's own text buries.
+fn check_imports(
+    engine: &Engine,
+    path: &Path,
+    component: &Component,
+    linker: &Linker<Sandbox>,
+) -> Result<(), LoadError> {
+    let Err(error) = linker.instantiate_pre(component) else { return Ok(()) };
+    let text = format!("{error:#}");
+    let component_type = component.component_type();
+    let mut imports = component_type.imports(&engine.inner).map(|(name, _)| name.to_owned());
+    match imports.find(|name| text.contains(&format!("`{name}`"))) {
+        Some(import) => Err(LoadError::UnsatisfiedImport { path: path.to_path_buf(), import }),
+        None => Err(LoadError::WrongShape { path: path.to_path_buf(), reason: super::error::shown(&text) }),
+    }
+}
+
+fn linker(engine: &Engine) -> Result<Linker<Sandbox>, LoadError> {
+    let mut linker = Linker::new(&engine.inner);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+    Ok(linker)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(bytes: &[u8]) -> LoadError {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("plugin.wasm");
+        std::fs::write(&path, bytes).unwrap();
+        Plugin::load(&Engine::new(None).unwrap(), &path, None).err().unwrap()
+    }
+
+    #[test]
+    fn files_that_are_no_component() {
+        assert!(matches!(load(b""), LoadError::NotWasm { .. }));
+        assert!(load(b"#!/bin/sh").to_string().contains("starts with 23 21 2f 62"));
+        assert!(matches!(load(b"\0asm\x01\0\0\0"), LoadError::CoreModule { .. }));
+        assert!(matches!(load(b"\0asm\x0d\0\x01\0\xff\xff"), LoadError::Invalid { .. }));
+        assert!(matches!(load(b"\0asm"), LoadError::Invalid { .. }));
+    }
+
+    #[test]
+    fn an_empty_component_exports_too_little() {
+        let error = load(b"\0asm\x0d\0\x01\0");
+        assert!(matches!(error, LoadError::MissingExport { .. }), "{error}");
+        assert!(error.to_string().contains("memcell:kv/lifecycle@0.1.0"));
+    }
+
+    #[test]
+    fn a_missing_file_and_a_wrong_digest() {
+        let engine = Engine::new(None).unwrap();
+        let missing = Plugin::load(&engine, Path::new("/nonexistent/x.wasm"), None).err().unwrap();
+        assert!(missing.to_string().contains("/nonexistent/x.wasm"));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("plugin.wasm");
+        std::fs::write(&path, b"\0asm").unwrap();
+        let wrong = Plugin::load(&engine, &path, Some(&[0; 32])).err().unwrap();
+        assert!(matches!(wrong, LoadError::Digest { .. }), "{wrong}");
+    }
+}

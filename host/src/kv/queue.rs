@@ -1,0 +1,214 @@
+//! The bounded queue in front of a shard: many threads put work in, one thread takes out what has gathered.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::bindings::exports::memcell::kv::store::{Condition, Entry, Outcome, Page, Usage};
+use super::error::KvError;
+use super::write::{PendingWrite, Write};
+use crate::config::QueueConfig;
+
+/// How many reads may wait. They have short deadlines, so more would only be answered too late.
+const MAX_WAITING_READS: usize = 1024;
+
+/// Where an answer goes. Nobody may be there any more to take it.
+pub(super) type Reply<T> = oneshot::Sender<T>;
+
+/// A read, or a question about the instance.
+pub(super) enum Request {
+    Get { keys: Vec<String>, reply: Reply<Result<Vec<Option<Entry>>, KvError>> },
+    Scan { cursor: Option<String>, limit: u32, reply: Reply<Result<Page, KvError>> },
+    Stats { reply: Reply<Result<Usage, KvError>> },
+}
+
+/// What changes something, in order.
+pub(super) enum Work {
+    /// A write nobody waits for.
+    Direct(Box<dyn PendingWrite>),
+    /// Writes that somebody waits for, each with its own end.
+    Batch { writes: Vec<Write>, condition: Condition, reply: Reply<Vec<Result<Outcome, KvError>>> },
+    /// Answered once all work before it has been done and is durable.
+    Flush { reply: Reply<Result<(), KvError>> },
+}
+
+/// What one turn of the shard works on.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) requests: Vec<Request>,
+    pub(super) work: Vec<Work>,
+}
+
+/// Requests and work wait apart from each other, so that a read needn't wait for all writes before it.
+pub(super) struct Queue {
+    lanes: Mutex<Lanes>,
+    arrived: Notify,
+    max_changes: usize,
+    max_bytes: usize,
+}
+
+#[derive(Default)]
+struct Lanes {
+    requests: VecDeque<Request>,
+    work: VecDeque<Work>,
+    direct_count: usize,
+    direct_bytes: usize,
+    closed: bool,
+}
+
+impl Queue {
+    pub(super) fn new(config: &QueueConfig) -> Self {
+        Self {
+            lanes: Mutex::default(),
+            arrived: Notify::new(),
+            max_changes: config.changes,
+            max_bytes: usize::try_from(config.bytes).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Never waits: a full or closed queue hands the write back.
+    pub(super) fn push_direct(&self, write: Box<dyn PendingWrite>) -> Result<(), (Box<dyn PendingWrite>, KvError)> {
+        let size = write.size();
+        let mut lanes = self.lanes();
+        if lanes.closed {
+            return Err((write, KvError::Closed));
+        }
+        // A write larger than the whole bound still passes when it is alone: nothing would be gained by losing it.
+        let over = lanes.direct_bytes + size > self.max_bytes && lanes.direct_count > 0;
+        if lanes.direct_count >= self.max_changes || over {
+            return Err((write, KvError::QueueFull));
+        }
+        lanes.direct_count += 1;
+        lanes.direct_bytes += size;
+        lanes.work.push_back(Work::Direct(write));
+        drop(lanes);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// For work whose sender waits for its end, and so bounds itself.
+    pub(super) fn push_work(&self, work: Work) -> Result<(), KvError> {
+        let mut lanes = self.lanes();
+        if lanes.closed {
+            return Err(KvError::Closed);
+        }
+        lanes.work.push_back(work);
+        drop(lanes);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    pub(super) fn push_request(&self, request: Request) -> Result<(), KvError> {
+        let mut lanes = self.lanes();
+        if lanes.closed {
+            return Err(KvError::Closed);
+        }
+        if lanes.requests.len() >= MAX_WAITING_READS {
+            return Err(KvError::QueueFull);
+        }
+        lanes.requests.push_back(request);
+        drop(lanes);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Waits for something to do, and takes all requests and up to `most` pieces of work. `None`: closed and empty.
+    ///
+    /// Cancellation safe: nothing is taken before it returns.
+    pub(super) async fn take(&self, most: usize) -> Option<Taken> {
+        loop {
+            let arrived = self.arrived.notified();
+            {
+                let mut lanes = self.lanes();
+                if !lanes.requests.is_empty() || !lanes.work.is_empty() {
+                    let count = most.min(lanes.work.len());
+                    let requests = lanes.requests.drain(..).collect();
+                    let work: Vec<Work> = lanes.work.drain(..count).collect();
+                    for work in &work {
+                        if let Work::Direct(write) = work {
+                            lanes.direct_count -= 1;
+                            lanes.direct_bytes -= write.size();
+                        }
+                    }
+                    return Some(Taken { requests, work });
+                }
+                if lanes.closed {
+                    return None;
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    /// Nothing gets in any more; what is in can still be taken.
+    pub(super) fn close(&self) {
+        self.lanes().closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// Writes that wait, and the bytes they keep alive.
+    pub(super) fn depth(&self) -> (usize, usize) {
+        let lanes = self.lanes();
+        (lanes.direct_count, lanes.direct_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Probe(String, usize);
+
+    impl PendingWrite for Probe {
+        fn key(&self) -> &str {
+            &self.0
+        }
+        fn size(&self) -> usize {
+            self.1
+        }
+        fn prepare(&mut self) -> Result<Write, String> {
+            Err("a probe writes nothing".into())
+        }
+        fn finish(self: Box<Self>, _: Result<Outcome, KvError>) {}
+    }
+
+    fn queue(changes: usize, bytes: u64) -> Queue {
+        let config = crate::config::BackendConfig::new("test", "x.wasm".into());
+        Queue::new(&QueueConfig { changes, bytes, ..config.queue })
+    }
+
+    fn probe(size: usize) -> Box<dyn PendingWrite> {
+        Box::new(Probe("k".into(), size))
+    }
+
+    #[tokio::test]
+    async fn bounded_by_count_and_by_bytes() {
+        let by_count = queue(2, 1000);
+        assert!(by_count.push_direct(probe(1)).is_ok());
+        assert!(by_count.push_direct(probe(1)).is_ok());
+        assert_eq!(by_count.push_direct(probe(1)).err().unwrap().1, KvError::QueueFull);
+        let taken = by_count.take(1).await.unwrap();
+        assert_eq!(taken.work.len(), 1);
+        assert_eq!(by_count.depth(), (1, 1));
+        assert!(by_count.push_direct(probe(1)).is_ok());
+
+        let by_bytes = queue(100, 10);
+        assert!(by_bytes.push_direct(probe(50)).is_ok(), "alone, a large one passes");
+        assert_eq!(by_bytes.push_direct(probe(1)).err().unwrap().1, KvError::QueueFull);
+    }
+
+    #[tokio::test]
+    async fn closing_lets_the_rest_out_and_nothing_in() {
+        let queue = queue(10, 1000);
+        assert!(queue.push_direct(probe(1)).is_ok());
+        queue.close();
+        assert_eq!(queue.push_direct(probe(1)).err().unwrap().1, KvError::Closed);
+        assert_eq!(queue.take(10).await.unwrap().work.len(), 1);
+        assert!(queue.take(10).await.is_none());
+    }
+}

@@ -1,0 +1,306 @@
+//! One shard: one instance on one thread, fed from its queue in batches, replaced when it breaks.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::bindings::exports::memcell::kv::store::{Condition, Entry};
+use super::bindings::memcell::kv::types::Error as GuestError;
+use super::breaker::{Breaker, Verdict};
+use super::calls::{self, Calls};
+use super::error::KvError;
+use super::instance::Instance;
+use super::plugin::Plugin;
+use super::queue::{Queue, Reply, Request, Taken, Work};
+use super::status::{ShardState, ShardStatus};
+use super::write::{PendingWrite, Write};
+use crate::config::BackendConfig;
+use crate::metrics::BackendMetrics;
+
+/// What the thread of a shard owns.
+pub(super) struct Shard {
+    pub(super) number: u32,
+    pub(super) plugin: Plugin,
+    pub(super) config: Arc<BackendConfig>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) status: Arc<ShardStatus>,
+    pub(super) metrics: BackendMetrics,
+}
+
+/// Whether an instance is there to be called.
+enum Phase {
+    Running(Box<Calls>),
+    /// The instance, if there still is one, only answered with errors: it is asked for its health when the pause is over.
+    Paused {
+        until: Instant,
+        reason: String,
+        instance: Option<Box<Calls>>,
+    },
+    GivenUp {
+        reason: String,
+    },
+}
+
+impl Shard {
+    /// Runs until the queue is closed and empty. The thread's runtime has nothing else to do.
+    pub(super) async fn run(self) {
+        let mut breaker = Breaker::new(&self.config.supervision);
+        let mut generation = 0;
+        let mut phase = self.open(&mut breaker, &mut generation).await;
+        loop {
+            phase = match phase {
+                Phase::Running(calls) => {
+                    let Some(taken) = self.queue.take(self.config.queue.batch).await else {
+                        self.close(*calls).await;
+                        return;
+                    };
+                    self.work(*calls, taken, &mut breaker).await
+                }
+                Phase::Paused { until, reason, instance } => {
+                    let over = tokio::time::sleep_until(until.into());
+                    tokio::select! {
+                        biased;
+                        () = over => match instance {
+                            Some(calls) => self.probe(*calls, &mut breaker, generation).await,
+                            None => self.open(&mut breaker, &mut generation).await,
+                        },
+                        taken = self.queue.take(usize::MAX) => {
+                            let Some(taken) = taken else { break };
+                            refuse(taken, &KvError::Down(reason.clone()));
+                            Phase::Paused { until, reason, instance }
+                        }
+                    }
+                }
+                Phase::GivenUp { reason } => {
+                    let Some(taken) = self.queue.take(usize::MAX).await else { break };
+                    refuse(taken, &KvError::Down(reason.clone()));
+                    Phase::GivenUp { reason }
+                }
+            };
+        }
+        self.status.set_state(ShardState::Closed);
+    }
+
+    async fn open(&self, breaker: &mut Breaker, generation: &mut u64) -> Phase {
+        let opened = Instance::open(&self.plugin, &self.config, self.number).await;
+        match opened {
+            Ok(instance) => {
+                self.status.opened(instance.capabilities());
+                self.status.set_memory_bytes(instance.memory_bytes());
+                if *generation > 0 {
+                    self.status.count_restart();
+                    self.metrics.kv_restart();
+                }
+                *generation += 1;
+                tracing::info!(backend = %self.config.name, shard = self.number, generation, "plugin instance opened");
+                let calls = Calls::new(instance, &self.config, self.metrics.clone());
+                if breaker.is_open() {
+                    return self.probe(calls, breaker, *generation).await;
+                }
+                self.status.set_state(ShardState::Running { generation: *generation });
+                Phase::Running(Box::new(calls))
+            }
+            // A plugin that refuses its settings would refuse them again.
+            Err(KvError::Refused(GuestError::InvalidArgument(text) | GuestError::Unsupported(text))) => {
+                let reason = format!("the plugin refuses its settings: {}", super::error::shown(&text));
+                self.give_up(reason)
+            }
+            Err(error) => self.lost(&error, breaker),
+        }
+    }
+
+    /// Half-open: one health check decides.
+    async fn probe(&self, mut calls: Calls, breaker: &mut Breaker, generation: u64) -> Phase {
+        match calls.health().await {
+            Ok(()) => {
+                self.status.set_state(ShardState::Running { generation });
+                Phase::Running(Box::new(calls))
+            }
+            Err(error) if error.ends_instance() => self.lost(&error, breaker),
+            Err(error) => self.paused(&error, Some(calls), breaker),
+        }
+    }
+
+    /// Does what was taken. Once an instance breaks, the rest is refused: it can be asked for again.
+    async fn work(&self, mut calls: Calls, taken: Taken, breaker: &mut Breaker) -> Phase {
+        let mut broken = answer_requests(&mut calls, taken.requests).await.err();
+        let mut direct = Vec::new();
+        for work in taken.work {
+            if let Work::Direct(write) = work {
+                direct.push(write);
+                continue;
+            }
+            if broken.is_none() {
+                broken = write_direct(&mut calls, std::mem::take(&mut direct)).await.err();
+            }
+            match (work, &broken) {
+                (work, Some(error)) => refuse(Taken { work: vec![work], ..Taken::default() }, error),
+                (Work::Batch { writes, condition, reply }, None) => {
+                    let ends = calls.write(writes, condition).await;
+                    broken = calls::breaking(&ends);
+                    // Whoever asked may have given up waiting.
+                    let _ = reply.send(ends);
+                }
+                (Work::Flush { reply }, None) => broken = reply_with(reply, calls.flush().await).err(),
+                (Work::Direct(_), None) => {}
+            }
+        }
+        match &broken {
+            Some(error) => {
+                refuse(Taken { work: direct.into_iter().map(Work::Direct).collect(), ..Taken::default() }, error)
+            }
+            None => broken = write_direct(&mut calls, direct).await.err(),
+        }
+        self.status.set_memory_bytes(calls.memory_bytes());
+        match broken.or_else(|| calls.take_trouble()) {
+            Some(error) if error.ends_instance() => self.lost(&error, breaker),
+            Some(error) => self.paused(&error, Some(calls), breaker),
+            None => {
+                if calls.take_success() {
+                    breaker.succeeded();
+                }
+                Phase::Running(Box::new(calls))
+            }
+        }
+    }
+
+    fn lost(&self, error: &KvError, breaker: &mut Breaker) -> Phase {
+        self.metrics.kv_failure(error.label());
+        self.status.set_memory_bytes(0);
+        match breaker.failed(Instant::now(), true) {
+            Verdict::Pause { until, open } => {
+                tracing::warn!(backend = %self.config.name, shard = self.number, %error, breaker_open = open, "plugin instance lost");
+                self.status.set_state(ShardState::Down { reason: error.to_string(), breaker_open: open });
+                Phase::Paused { until, reason: error.to_string(), instance: None }
+            }
+            Verdict::GoOn | Verdict::GiveUp => {
+                let supervision = &self.config.supervision;
+                self.give_up(format!(
+                    "{} instances were lost within {:?}, the last one because {error}",
+                    supervision.restart_limit.saturating_add(1),
+                    supervision.restart_window
+                ))
+            }
+        }
+    }
+
+    fn paused(&self, error: &KvError, instance: Option<Calls>, breaker: &mut Breaker) -> Phase {
+        match (breaker.failed(Instant::now(), false), instance) {
+            (Verdict::GoOn, Some(calls)) => Phase::Running(Box::new(calls)),
+            (Verdict::Pause { until, open }, instance) => {
+                tracing::warn!(backend = %self.config.name, shard = self.number, %error, "backend fails repeatedly, calls are paused");
+                self.status.set_state(ShardState::Down { reason: error.to_string(), breaker_open: open });
+                Phase::Paused { until, reason: error.to_string(), instance: instance.map(Box::new) }
+            }
+            (Verdict::GoOn | Verdict::GiveUp, _) => self.give_up(error.to_string()),
+        }
+    }
+
+    fn give_up(&self, reason: String) -> Phase {
+        tracing::error!(backend = %self.config.name, shard = self.number, reason, "backend given up, MongoDB goes on without it");
+        self.status.set_memory_bytes(0);
+        self.status.set_state(ShardState::Failed { reason: reason.clone() });
+        Phase::GivenUp { reason }
+    }
+
+    async fn close(&self, calls: Calls) {
+        if let Err(error) = calls.close().await {
+            tracing::warn!(backend = %self.config.name, shard = self.number, %error, "plugin instance did not close in order");
+        }
+        self.status.set_memory_bytes(0);
+        self.status.set_state(ShardState::Closed);
+    }
+}
+
+/// Answers everything that waits for it; the error is one that ends the instance.
+async fn answer_requests(calls: &mut Calls, requests: Vec<Request>) -> Result<(), KvError> {
+    let mut gets: Vec<(Vec<String>, Reply<Result<Vec<Option<Entry>>, KvError>>)> = Vec::new();
+    let mut broken: Option<KvError> = None;
+    for request in requests {
+        match (request, &broken) {
+            (Request::Get { keys, reply }, _) if !reply.is_closed() => gets.push((keys, reply)),
+            (Request::Get { .. }, _) => {}
+            (request, Some(error)) => refuse(Taken { requests: vec![request], ..Taken::default() }, error),
+            (Request::Scan { cursor, limit, reply }, None) => {
+                broken = reply_with(reply, calls.scan(cursor.as_deref(), limit).await).err();
+            }
+            (Request::Stats { reply }, None) => broken = reply_with(reply, calls.stats().await).err(),
+        }
+    }
+    if let Some(error) = broken {
+        for (_, reply) in gets {
+            let _ = reply.send(Err(error.clone()));
+        }
+        return Err(error);
+    }
+    // All reads that wait become one call; each gets its part of the answer.
+    let keys: Vec<String> = gets.iter().flat_map(|(keys, _)| keys.iter().cloned()).collect();
+    if keys.is_empty() {
+        for (_, reply) in gets {
+            let _ = reply.send(Ok(Vec::new()));
+        }
+        return Ok(());
+    }
+    let mut answers = match calls.get(&keys).await {
+        Ok(entries) => entries.into_iter(),
+        Err(error) => {
+            for (_, reply) in gets {
+                let _ = reply.send(Err(error.clone()));
+            }
+            return if error.ends_instance() { Err(error) } else { Ok(()) };
+        }
+    };
+    for (keys, reply) in gets {
+        let _ = reply.send(Ok(answers.by_ref().take(keys.len()).collect()));
+    }
+    Ok(())
+}
+
+/// Sends a result to whoever waits, and keeps the error if it ends the instance.
+fn reply_with<T>(reply: Reply<Result<T, KvError>>, result: Result<T, KvError>) -> Result<(), KvError> {
+    let broken = result.as_ref().err().filter(|error| error.ends_instance()).cloned();
+    // Whoever asked may have given up waiting.
+    let _ = reply.send(result);
+    broken.map_or(Ok(()), Err)
+}
+
+/// Writes what nobody waits for, as one batch, and tells each how it ended.
+async fn write_direct(calls: &mut Calls, pending: Vec<Box<dyn PendingWrite>>) -> Result<(), KvError> {
+    let mut ready = Vec::with_capacity(pending.len());
+    let mut writes: Vec<Write> = Vec::with_capacity(pending.len());
+    for mut write in pending {
+        match write.prepare() {
+            Ok(prepared) => {
+                writes.push(prepared);
+                ready.push(write);
+            }
+            Err(reason) => write.finish(Err(KvError::Refused(GuestError::InvalidArgument(reason)))),
+        }
+    }
+    if writes.is_empty() {
+        return Ok(());
+    }
+    let ends = calls.write(writes, Condition::Newer).await;
+    let broken = calls::breaking(&ends);
+    for (write, end) in ready.into_iter().zip(ends) {
+        write.finish(end);
+    }
+    broken.map_or(Ok(()), Err)
+}
+
+/// Tells everybody who waits for any of this that it won't happen.
+fn refuse(taken: Taken, error: &KvError) {
+    for request in taken.requests {
+        match request {
+            Request::Get { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Request::Scan { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Request::Stats { reply } => drop(reply.send(Err(error.clone()))),
+        }
+    }
+    for work in taken.work {
+        match work {
+            Work::Direct(write) => write.finish(Err(error.clone())),
+            Work::Batch { writes, reply, .. } => drop(reply.send(vec![Err(error.clone()); writes.len()])),
+            Work::Flush { reply } => drop(reply.send(Err(error.clone()))),
+        }
+    }
+}

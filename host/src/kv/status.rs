@@ -1,0 +1,92 @@
+//! What others can see of a shard while it works.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+
+use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
+
+/// What a shard is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShardState {
+    /// Its first instance is being opened.
+    Opening,
+    /// It answers.
+    Running {
+        /// Counts its instances, from 1: of a backend that isn't persistent, each starts empty.
+        generation: u64,
+    },
+    /// It answers nothing until it has recovered.
+    Down {
+        /// What it failed of.
+        reason: String,
+        /// Whether it has failed repeatedly.
+        breaker_open: bool,
+    },
+    /// It has been given up.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// It was closed.
+    Closed,
+}
+
+/// Shared between a shard's thread and everybody else.
+#[derive(Debug)]
+pub(super) struct ShardStatus {
+    state: watch::Sender<ShardState>,
+    capabilities: OnceLock<Capabilities>,
+    memory_bytes: AtomicU64,
+    restarts: AtomicU64,
+}
+
+impl ShardStatus {
+    pub(super) fn new() -> Self {
+        Self {
+            state: watch::Sender::new(ShardState::Opening),
+            capabilities: OnceLock::new(),
+            memory_bytes: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn set_state(&self, state: ShardState) {
+        self.state.send_replace(state);
+    }
+
+    pub(super) fn state(&self) -> ShardState {
+        self.state.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<ShardState> {
+        self.state.subscribe()
+    }
+
+    /// What the first instance said of itself; later ones of the same component say the same.
+    pub(super) fn capabilities(&self) -> Option<Capabilities> {
+        self.capabilities.get().copied()
+    }
+
+    pub(super) fn opened(&self, capabilities: Capabilities) {
+        // A second instance finds it set, to the same.
+        let _ = self.capabilities.set(capabilities);
+    }
+
+    pub(super) fn set_memory_bytes(&self, bytes: u64) {
+        self.memory_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_restart(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,201 @@
+//! What comes from outside, checked: a new MemCell, and a patch of one.
+
+use bson::raw::cstr;
+use bson::{Bson, DateTime, Document, RawBson, RawDocumentBuf};
+use serde_json::{Map, Value};
+
+use super::rules::{convert_field, found};
+use super::{EventId, MemCell};
+use crate::{Error, ErrorKind, Result};
+
+/// The largest MemCell, in bytes of BSON: MongoDB's limit of 16 MiB, less 16 KiB for what the host adds to it.
+pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024 - 16 * 1024;
+
+/// A MemCell that isn't stored yet, whose fields are in order.
+#[derive(Clone)]
+pub struct NewMemCell {
+    id: Option<Bson>,
+    created_at: Option<DateTime>,
+    updated_at: Option<DateTime>,
+    /// All other fields.
+    body: RawDocumentBuf,
+}
+
+impl NewMemCell {
+    /// Takes a MemCell as the API has it: `event_id` is optional, `timestamp` is required, and `created_at`,
+    /// `updated_at` and `revision` are the host's to set, whatever is given.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidDocument`] with the field that is wrong, or [`ErrorKind::InvalidId`].
+    pub fn from_api(mut fields: Map<String, Value>) -> Result<Self> {
+        if fields.contains_key("_id") {
+            return Err(Error::invalid_field("_id", "the id of a MemCell is its event_id"));
+        }
+        let id = take_event_id(&mut fields)?;
+        let mut new = Self::from_fields(id, fields)?;
+        new.created_at = None;
+        new.updated_at = None;
+        Ok(new)
+    }
+
+    /// Takes one JSON object as the API has it, or as `mongoexport` writes it (Extended JSON, relaxed or canonical),
+    /// or a mixture. An `_id` may be of any type that MongoDB allows and is kept, and so are `created_at` and
+    /// `updated_at`.
+    ///
+    /// # Errors
+    /// As [`NewMemCell::from_api`].
+    pub fn from_import_line(line: &str) -> Result<Self> {
+        let value: Value = serde_json::from_str(line.trim_start_matches('\u{feff}')).map_err(|source| {
+            Error::new(ErrorKind::InvalidDocument, format!("not valid json: {source}")).with_source(source)
+        })?;
+        let Value::Object(mut fields) = value else {
+            return Err(Error::new(ErrorKind::InvalidDocument, "a MemCell is a json object"));
+        };
+        let event_id = take_event_id(&mut fields)?;
+        let id = match fields.shift_remove("_id") {
+            None => event_id,
+            Some(_) if event_id.is_some() => {
+                return Err(Error::invalid_field("_id", "there can be either an _id or an event_id"));
+            }
+            Some(given) => Some(checked_id(convert_field("_id", given)?)?),
+        };
+        Self::from_fields(id, fields)
+    }
+
+    fn from_fields(id: Option<Bson>, mut fields: Map<String, Value>) -> Result<Self> {
+        fields.shift_remove("revision");
+        if !fields.contains_key("timestamp") {
+            return Err(Error::invalid_field("timestamp", "a MemCell needs a timestamp"));
+        }
+        let mut body = Document::new();
+        let (mut created_at, mut updated_at) = (None, None);
+        for (name, value) in fields {
+            let converted = convert_field(&name, value)?;
+            match name.as_str() {
+                "created_at" => created_at = converted.as_datetime().copied(),
+                "updated_at" => updated_at = converted.as_datetime().copied(),
+                _ => drop(body.insert(name, converted)),
+            }
+        }
+        let new = Self { id, created_at, updated_at, body: encode(&body)? };
+        let id_bytes = match &new.id {
+            Some(id) => encode(&bson::doc! { "_id": id.clone() })?.as_bytes().len(),
+            None => 0,
+        };
+        check_size(new.body.as_bytes().len() + id_bytes)?;
+        Ok(new)
+    }
+
+    /// The id that was given, if it is an ObjectId.
+    pub fn event_id(&self) -> Option<EventId> {
+        self.id.as_ref().and_then(Bson::as_object_id).map(EventId::from_object_id)
+    }
+
+    /// The document to insert: with the id that was given or a fresh one, this revision, and these times where none
+    /// are kept. `now_millis` is in Unix milliseconds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] for a revision beyond the range of an int64.
+    pub fn into_memcell(self, revision: u64, now_millis: i64) -> Result<MemCell> {
+        let revision = i64::try_from(revision)
+            .map_err(|source| Error::new(ErrorKind::Internal, "a revision is out of range").with_source(source))?;
+        let now = DateTime::from_millis(now_millis);
+        let id = self.id.unwrap_or_else(|| Bson::ObjectId(EventId::new().object_id()));
+
+        let mut document = RawDocumentBuf::new();
+        document.append(cstr!("_id"), RawBson::try_from(id).map_err(unencodable)?);
+        for element in &self.body {
+            let (name, value) = element.map_err(unencodable)?;
+            document.append(name, value);
+        }
+        document.append(cstr!("revision"), revision);
+        document.append(cstr!("created_at"), self.created_at.unwrap_or(now));
+        document.append(cstr!("updated_at"), self.updated_at.unwrap_or(now));
+        Ok(MemCell::from_raw(document))
+    }
+}
+
+/// New values for top-level fields of a MemCell, which replace the old ones as a whole.
+#[derive(Clone)]
+pub struct Patch(Vec<(String, Bson)>);
+
+impl Patch {
+    /// Takes a patch as the API has it. The fields obey the same rules as those of a new MemCell.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidDocument`] with the field that is wrong, or that is not the caller's to set.
+    pub fn from_api(fields: Map<String, Value>) -> Result<Self> {
+        let mut document = Document::new();
+        for (name, value) in fields {
+            let refusal = match name.as_str() {
+                "event_id" | "_id" => "the id of a MemCell never changes; append a new one and delete this one",
+                "revision" => "the host counts the revision; leave it out",
+                "created_at" | "updated_at" => "the host keeps this time; leave it out",
+                "deleted_at" | "deleted_by" => {
+                    "to delete or bring back a MemCell, use its delete and restore operations"
+                }
+                dotted if dotted.contains('.') => {
+                    "a patch replaces whole top-level fields, whose names have no dot; give the field around it"
+                }
+                _ => {
+                    let converted = convert_field(&name, value)?;
+                    document.insert(name, converted);
+                    continue;
+                }
+            };
+            return Err(Error::invalid_field(name, refusal));
+        }
+        check_size(encode(&document)?.as_bytes().len())?;
+        Ok(Self(document.into_iter().collect()))
+    }
+
+    /// Whether there is nothing to change.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The fields by name, in the order given.
+    pub fn fields(&self) -> &[(String, Bson)] {
+        &self.0
+    }
+}
+
+fn take_event_id(fields: &mut Map<String, Value>) -> Result<Option<Bson>> {
+    match fields.shift_remove("event_id") {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(Bson::ObjectId(EventId::parse(&text)?.object_id()))),
+        Some(other) => match convert_field("event_id", other)? {
+            id @ Bson::ObjectId(_) => Ok(Some(id)),
+            other => {
+                let message = format!("expected a string of 24 hexadecimal digits, found {}", found(&other));
+                Err(Error::invalid_field("event_id", message))
+            }
+        },
+    }
+}
+
+/// Refuses what MongoDB takes for no document's `_id`.
+fn checked_id(id: Bson) -> Result<Bson> {
+    match id {
+        Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined => {
+            Err(Error::invalid_field("_id", format!("an _id can't be {}", found(&id))))
+        }
+        _ => Ok(id),
+    }
+}
+
+fn encode(document: &Document) -> Result<RawDocumentBuf> {
+    RawDocumentBuf::try_from(document).map_err(unencodable)
+}
+
+fn unencodable(source: bson::error::Error) -> Error {
+    Error::new(ErrorKind::InvalidDocument, "the fields make no bson document").with_source(source)
+}
+
+fn check_size(bytes: usize) -> Result<()> {
+    if bytes > MAX_DOCUMENT_BYTES {
+        let message = format!("{bytes} bytes as bson are too many: the limit is {MAX_DOCUMENT_BYTES}");
+        return Err(Error::new(ErrorKind::InvalidDocument, message));
+    }
+    Ok(())
+}

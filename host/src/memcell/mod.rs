@@ -1,0 +1,21 @@
+//! The document and its forms: identity, raw BSON, JSON for the API and for storage, and checked input.
+
+mod datetime;
+mod document;
+pub(crate) mod extended;
+mod id;
+mod input;
+pub(crate) mod json;
+mod key;
+mod rules;
+
+#[cfg(test)]
+pub(crate) mod arbitrary;
+#[cfg(test)]
+mod tests;
+
+pub use datetime::parse_datetime;
+pub use document::MemCell;
+pub use id::EventId;
+pub use input::{MAX_DOCUMENT_BYTES, NewMemCell, Patch};
+pub use key::DocumentKey;

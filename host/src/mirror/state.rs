@@ -1,0 +1,60 @@
+//! What a mirror is doing, as operators and readers see it.
+
+/// The states of a mirror. Only a live one is compared with MongoDB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MirrorState {
+    /// The plugin is being loaded, or its instances opened.
+    Loading,
+    /// All documents are being copied, for the backend is empty or may have missed anything.
+    Backfilling {
+        /// Documents copied so far.
+        copied: u64,
+    },
+    /// Keys whose changes were missed are being read again.
+    CatchingUp {
+        /// How many keys are known to be left.
+        keys: usize,
+    },
+    /// The backend has everything that it was told of.
+    Live,
+    /// The backend, or MongoDB under the mirror's own reads, is in trouble; it is tried again.
+    Degraded {
+        /// What the trouble is.
+        reason: String,
+    },
+    /// Given up until the host is started again.
+    Failed {
+        /// Why, and how to mend it.
+        reason: String,
+    },
+    /// Closed in order.
+    Closed,
+}
+
+/// The words for all states.
+pub const STATE_NAMES: [&str; 7] = ["loading", "backfilling", "catching-up", "live", "degraded", "failed", "closed"];
+
+impl MirrorState {
+    /// The word for it, one of [`STATE_NAMES`].
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Backfilling { .. } => "backfilling",
+            Self::CatchingUp { .. } => "catching-up",
+            Self::Live => "live",
+            Self::Degraded { .. } => "degraded",
+            Self::Failed { .. } => "failed",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Why it isn't better, where there is more to say than the word.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Backfilling { copied } => Some(format!("{copied} documents copied so far")),
+            Self::CatchingUp { keys } => Some(format!("{keys} keys left")),
+            Self::Degraded { reason } | Self::Failed { reason } => Some(reason.clone()),
+            Self::Loading | Self::Live | Self::Closed => None,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The one converter of the driver's errors.
+
+use mongodb::error::{Error as DriverError, ErrorKind as DriverKind, WriteFailure};
+
+use crate::{Error, ErrorKind};
+
+/// An error of the driver as callers see it: a kind to act on, a text without host names, credentials or contents, and
+/// the driver's own error as the source, which only logs show.
+pub(super) fn convert(error: DriverError) -> Error {
+    let (kind, message) = classify(&error);
+    Error::new(kind, message).with_source(error)
+}
+
+/// The error of one document in an unordered insert, which bears no source of its own.
+pub(super) fn from_code(code: i32) -> Error {
+    let (kind, message) = classify_code(code);
+    Error::new(kind, message)
+}
+
+/// The same error once more, for everyone whom one failure concerns.
+pub(super) fn repeat(error: &Error) -> Error {
+    match driver_error(error) {
+        Some(driver) => convert(driver.clone()),
+        None => Error::new(error.kind(), error.message()),
+    }
+}
+
+/// The driver's error in `error`, if it was made by [`convert`].
+pub(super) fn driver_error(error: &Error) -> Option<&DriverError> {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref())
+}
+
+fn classify(error: &DriverError) -> (ErrorKind, &'static str) {
+    match &*error.kind {
+        DriverKind::Command(command) => classify_code(command.code),
+        DriverKind::Write(WriteFailure::WriteError(failure)) => classify_code(failure.code),
+        DriverKind::Write(WriteFailure::WriteConcernError(failure)) => classify_write_concern(failure.code),
+        DriverKind::InsertMany(failure) => match (&failure.write_errors, &failure.write_concern_error) {
+            (Some(errors), _) if !errors.is_empty() => {
+                errors.first().map_or((ErrorKind::Internal, UNEXPECTED), |first| classify_code(first.code))
+            }
+            (_, Some(concern)) => classify_write_concern(concern.code),
+            _ => (ErrorKind::Internal, UNEXPECTED),
+        },
+        DriverKind::ServerSelection { .. } => {
+            (ErrorKind::Unavailable, "no mongodb server that can take the operation was reached in time")
+        }
+        DriverKind::Io(cause) if cause.kind() == std::io::ErrorKind::TimedOut => {
+            (ErrorKind::Timeout, "mongodb did not answer in time")
+        }
+        DriverKind::Io(_) | DriverKind::ConnectionPoolCleared { .. } | DriverKind::Shutdown => {
+            (ErrorKind::Unavailable, "the connection to mongodb was lost")
+        }
+        DriverKind::DnsResolve { .. } => (ErrorKind::Unavailable, "the name of the mongodb server can't be resolved"),
+        DriverKind::Authentication { .. } => (ErrorKind::Config, "mongodb refused the credentials"),
+        DriverKind::InvalidTlsConfig { .. } => (ErrorKind::Config, "the tls options of the mongodb uri are not valid"),
+        DriverKind::IncompatibleServer { .. } => (ErrorKind::Unsupported, "this version of mongodb is not supported"),
+        DriverKind::SessionsNotSupported | DriverKind::Transaction { .. } => (ErrorKind::Unsupported, NO_TRANSACTIONS),
+        _ => (ErrorKind::Internal, UNEXPECTED),
+    }
+}
+
+const UNEXPECTED: &str = "mongodb gave an answer that nobody expected";
+
+/// What a standalone server can't do.
+pub(super) const NO_TRANSACTIONS: &str = "transactions need a mongodb replica set or sharded cluster";
+
+/// The codes of <https://www.mongodb.com/docs/manual/reference/error-codes/>.
+fn classify_code(code: i32) -> (ErrorKind, &'static str) {
+    match code {
+        // DuplicateKey, with its legacy forms.
+        11000 | 11001 | 12582 => (ErrorKind::AlreadyExists, "a document with that id or unique value exists already"),
+        // NotWritablePrimary, NotPrimaryNoSecondaryOk, LegacyNotPrimary, PrimarySteppedDown, NotPrimaryOrSecondary.
+        10107 | 13435 | 10058 | 189 | 13436 => (ErrorKind::Unavailable, "mongodb has no primary just now"),
+        // InterruptedAtShutdown, InterruptedDueToReplStateChange, ShutdownInProgress.
+        11600 | 11602 | 91 => (ErrorKind::Unavailable, "the mongodb server is shutting down or changing its role"),
+        // HostUnreachable, HostNotFound, NetworkTimeout, SocketException, FailedToSatisfyReadPreference,
+        // ReadConcernMajorityNotAvailableYet, CursorNotFound, OutOfDiskSpace, ExceededMemoryLimit.
+        6 | 7 | 89 | 9001 | 133 | 134 | 43 | 14031 | 146 => {
+            (ErrorKind::Unavailable, "mongodb can't carry out the operation just now")
+        }
+        // MaxTimeMSExpired, ExceededTimeLimit.
+        50 | 262 => (ErrorKind::Timeout, "mongodb did not finish in time"),
+        // LockTimeout, WriteConflict, SnapshotTooOld, SnapshotUnavailable, NoSuchTransaction.
+        24 | 112 | 239 | 246 | 251 => (ErrorKind::Conflict, "other writers kept interfering"),
+        // BSONObjectTooLarge, and the codes of an update whose result is too large.
+        10334 | 17419 | 17420 => (ErrorKind::InvalidDocument, "the document is larger than mongodb allows"),
+        // DocumentValidationFailure.
+        121 => (ErrorKind::InvalidDocument, "the validation rules of the mongodb collection refuse the document"),
+        // InvalidIdField, InvalidBSON, Overflow (nested too deeply).
+        53 | 22 | 15 => (ErrorKind::InvalidDocument, "mongodb can't store this document"),
+        // Unauthorized, AuthenticationFailed.
+        13 | 18 => (ErrorKind::Config, "mongodb refuses this user"),
+        // IllegalOperation (transaction numbers on a standalone), OperationNotSupportedInTransaction.
+        20 | 263 => (ErrorKind::Unsupported, NO_TRANSACTIONS),
+        _ => (ErrorKind::Internal, UNEXPECTED),
+    }
+}
+
+/// A write that took place on the primary but was not confirmed as asked for.
+fn classify_write_concern(code: i32) -> (ErrorKind, &'static str) {
+    match code {
+        // UnsatisfiableWriteConcern, UnknownReplWriteConcern.
+        100 | 79 => (ErrorKind::Config, "the mongodb replica set can't satisfy the configured write concern"),
+        // WriteConcernTimeout.
+        64 => (ErrorKind::Timeout, "mongodb did not replicate the write in time"),
+        code => classify_code(code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_connections_can_be_retried_and_keep_their_cause() {
+        let lost: DriverError = std::io::Error::from(std::io::ErrorKind::ConnectionReset).into();
+        let error = convert(lost);
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.is_retryable());
+        assert!(driver_error(&error).is_some());
+        let slow: DriverError = std::io::Error::from(std::io::ErrorKind::TimedOut).into();
+        assert_eq!(convert(slow).kind(), ErrorKind::Timeout);
+    }
+
+    #[test]
+    fn codes_tell_kinds() {
+        for (code, kind) in [
+            (11000, ErrorKind::AlreadyExists),
+            (10107, ErrorKind::Unavailable),
+            (50, ErrorKind::Timeout),
+            (112, ErrorKind::Conflict),
+            (121, ErrorKind::InvalidDocument),
+            (13, ErrorKind::Config),
+            (987_654, ErrorKind::Internal),
+        ] {
+            assert_eq!(from_code(code).kind(), kind, "{code}");
+        }
+    }
+}

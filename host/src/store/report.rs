@@ -1,0 +1,82 @@
+//! How each backend is doing, for operators.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::MemCellStore;
+use crate::config::ValueFormat;
+
+/// How long a backend may take to count what it holds before the report goes without.
+const COUNT_BUDGET: Duration = Duration::from_millis(250);
+
+/// One backend.
+#[derive(Debug, Clone, Serialize)]
+pub struct BackendReport {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The plugin's file.
+    pub plugin: String,
+    /// The SHA-256 digest of the plugin's file, once it is loaded.
+    pub sha256: Option<String>,
+    /// `loading`, `backfilling`, `catching-up`, `live`, `degraded`, `failed` or `closed`.
+    pub state: &'static str,
+    /// More about the state, where there is more to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How many instances share its keys.
+    pub shards: u32,
+    /// How documents are encoded in it: `json` or `bson`.
+    pub format: &'static str,
+    /// Whether reads are compared with this backend.
+    pub validates: bool,
+    /// Live entries; absent while the backend doesn't answer.
+    pub entries: Option<u64>,
+    /// Bytes of their keys and values.
+    pub bytes: Option<u64>,
+    /// Changes waiting in its queues.
+    pub queue_depth: usize,
+    /// Bytes that they keep in memory.
+    pub queue_bytes: usize,
+    /// Keys whose change was lost on the direct way and that wait to be read again.
+    pub dirty_keys: usize,
+    /// Linear memory of all its instances.
+    pub memory_bytes: u64,
+    /// Instances that were opened in place of lost ones.
+    pub restarts: u64,
+    /// For how long the change that waits longest has been waiting, in seconds.
+    pub lag_seconds: f64,
+}
+
+impl MemCellStore {
+    /// All backends, in the order of the configuration. Takes a fraction of a second at the most.
+    pub async fn backends(&self) -> Vec<BackendReport> {
+        let validated = self.inner.validator.as_ref().map(|validator| validator.backend().to_owned());
+        let reports = self.inner.mirrors.iter().map(|mirror| async {
+            let report = mirror.report(COUNT_BUDGET).await;
+            let config = mirror.config();
+            BackendReport {
+                name: config.name.clone(),
+                plugin: config.plugin.display().to_string(),
+                sha256: report.plugin_sha256,
+                state: report.state.name(),
+                reason: report.state.reason(),
+                shards: config.shards,
+                format: match config.format {
+                    ValueFormat::Json => "json",
+                    ValueFormat::Bson => "bson",
+                },
+                validates: validated.as_deref() == Some(config.name.as_str()),
+                entries: report.usage.map(|usage| usage.entries),
+                bytes: report.usage.map(|usage| usage.bytes),
+                queue_depth: report.load.queue_depth,
+                queue_bytes: report.load.queue_bytes,
+                dirty_keys: report.dirty_keys,
+                memory_bytes: report.load.memory_bytes,
+                restarts: report.load.restarts,
+                lag_seconds: report.lag.as_secs_f64(),
+            }
+        });
+        futures::future::join_all(reports).await
+    }
+}

@@ -1,0 +1,90 @@
+//! Several writes that take place together or not at all.
+
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+
+use super::{MemCellStore, Written};
+use crate::memcell::{EventId, MemCell, NewMemCell, Patch};
+use crate::mongo::Transaction;
+use crate::{Error, Result};
+
+/// One step of [`MemCellStore::transact`].
+#[derive(Clone)]
+pub enum Operation {
+    /// As [`MemCellStore::append`].
+    Append(NewMemCell),
+    /// As [`MemCellStore::update`].
+    Update(EventId, Patch),
+    /// As [`MemCellStore::delete`], with who deleted it.
+    Delete(EventId, Option<String>),
+    /// As [`MemCellStore::hard_delete`].
+    HardDelete(EventId),
+    /// As [`MemCellStore::restore`].
+    Restore(EventId),
+}
+
+/// The result of one [`Operation`].
+#[derive(Debug, Clone)]
+pub enum OperationResult {
+    /// The document that was appended or updated.
+    MemCell(MemCell),
+    /// The document was deleted, softly or for good.
+    Deleted,
+    /// Whether the document had been deleted.
+    Restored(bool),
+}
+
+impl MemCellStore {
+    /// Runs `body` in a MongoDB transaction and mirrors its changes once it is committed; of an aborted one nothing is seen.
+    ///
+    /// `body` is run again, from its start, when another writer was faster: it must have no effects but through its argument.
+    ///
+    /// # Errors
+    /// What `body` returned, after the transaction was aborted; [`crate::ErrorKind::Unsupported`] on a standalone server;
+    /// [`crate::ErrorKind::Conflict`] if others kept interfering.
+    pub async fn transaction<T, F>(&self, body: F) -> Result<Written<T>>
+    where
+        F: for<'a> FnMut(&'a mut Transaction) -> BoxFuture<'a, Result<T>> + Send,
+        T: Send,
+    {
+        let started = Instant::now();
+        let result = self.inner.repository.transaction(body).await;
+        self.suspect_if_uncertain(result.as_ref().err(), None);
+        self.conclude("transaction", started, result.map(|committed| (committed.value, committed.changes))).await
+    }
+
+    /// [`MemCellStore::transaction`] for a list of operations: one result per operation, in their order.
+    ///
+    /// # Errors
+    /// The first operation that fails aborts them all; the message begins with its index, as in `operation 3: …`.
+    pub async fn transact(&self, operations: Vec<Operation>) -> Result<Written<Vec<OperationResult>>> {
+        self.transaction(move |transaction| {
+            let operations = operations.clone();
+            Box::pin(async move {
+                let mut results = Vec::with_capacity(operations.len());
+                for (index, operation) in operations.into_iter().enumerate() {
+                    results.push(run(transaction, operation).await.map_err(|error| at(index, error))?);
+                }
+                Ok(results)
+            })
+        })
+        .await
+    }
+}
+
+async fn run(transaction: &mut Transaction, operation: Operation) -> Result<OperationResult> {
+    match operation {
+        Operation::Append(cell) => transaction.insert(cell).await.map(OperationResult::MemCell),
+        Operation::Update(id, patch) => transaction.update(id, &patch).await.map(OperationResult::MemCell),
+        Operation::Delete(id, deleted_by) => {
+            transaction.soft_delete(id, deleted_by.as_deref()).await.map(|()| OperationResult::Deleted)
+        }
+        Operation::HardDelete(id) => transaction.hard_delete(id).await.map(|()| OperationResult::Deleted),
+        Operation::Restore(id) => transaction.restore(id).await.map(|cell| OperationResult::Restored(cell.is_some())),
+    }
+}
+
+fn at(index: usize, error: Error) -> Error {
+    error.with_context(format!("operation {index}"))
+}

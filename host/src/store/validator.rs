@@ -1,0 +1,329 @@
+//! Whether what MongoDB says and what the backend holds is the same, and whether a difference is one.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::Validate;
+use super::mismatches::{Mismatch, Mismatches, kind};
+use crate::Result;
+use crate::clock::{millis_of, unix_millis};
+use crate::codec::Envelope;
+use crate::config::{ValidationConfig, ValidationMode};
+use crate::kv::{Entry, KvError};
+use crate::memcell::{DocumentKey, MemCell};
+use crate::mirror::{Mirror, MirrorState};
+use crate::mongo::Repository;
+use crate::query::Visibility;
+use crate::validation::{Comparison, Difference, DifferenceKind, Outcome, compare};
+
+/// Looks in the background that may be under way at a time; further ones are left out, for the next read will find the same.
+const MAX_BACKGROUND: usize = 256;
+
+/// How often a bad outcome is looked at again while its document keeps changing, before it is left to the next read.
+const MAX_LOOKS: u32 = 5;
+
+/// What the backend has for some keys, in their order; or, if it wasn't read, what that makes of the validation.
+pub(super) type Copies = Result<Vec<Option<Entry>>, Outcome>;
+
+/// Both sides of one document.
+pub(super) struct Looked<'a> {
+    pub(super) key: &'a DocumentKey,
+    pub(super) document: Option<MemCell>,
+    pub(super) copies: Result<Option<Entry>, Outcome>,
+}
+
+/// What one look at both sides amounts to.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Judgement {
+    pub(super) outcome: Outcome,
+    /// The revisions of both sides: as long as they stay, the difference is one of the same thing.
+    revisions: (Option<u64>, Option<u64>),
+    differences: Vec<Difference>,
+}
+
+/// Compares reads with one backend.
+#[derive(Clone)]
+pub(super) struct Validator(Arc<Inner>);
+
+struct Inner {
+    mirror: Arc<Mirror>,
+    backend: Arc<str>,
+    repository: Repository,
+    config: ValidationConfig,
+    mismatches: Arc<Mismatches>,
+    background: Arc<Semaphore>,
+    /// Keys that are being looked at again.
+    rechecking: Mutex<HashSet<DocumentKey>>,
+    sampled: AtomicU64,
+}
+
+impl Validator {
+    pub(super) fn new(
+        mirror: &Arc<Mirror>,
+        repository: &Repository,
+        config: &ValidationConfig,
+        mismatches: &Arc<Mismatches>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            mirror: Arc::clone(mirror),
+            backend: mirror.config().name.as_str().into(),
+            repository: repository.clone(),
+            config: config.clone(),
+            mismatches: Arc::clone(mismatches),
+            background: Arc::new(Semaphore::new(MAX_BACKGROUND)),
+            rechecking: Mutex::default(),
+            sampled: AtomicU64::new(0),
+        }))
+    }
+
+    pub(super) fn backend(&self) -> &str {
+        &self.0.backend
+    }
+
+    /// Whether a read of one document is to be validated.
+    pub(super) fn wants_single(&self, validate: Validate) -> bool {
+        self.wants(validate, self.0.config.single_reads)
+    }
+
+    /// Whether a read of many documents is to be validated.
+    pub(super) fn wants_batch(&self, validate: Validate) -> bool {
+        self.wants(validate, self.0.config.batch_reads)
+    }
+
+    fn wants(&self, validate: Validate, default: bool) -> bool {
+        match validate {
+            Validate::Yes => true,
+            Validate::No => false,
+            Validate::Default => default && self.sample(),
+        }
+    }
+
+    /// Spreads the sampled share evenly over the reads.
+    fn sample(&self) -> bool {
+        let ratio = self.0.config.sample;
+        if ratio >= 1.0 {
+            return true;
+        }
+        let n = self.0.sampled.fetch_add(1, Ordering::Relaxed);
+        // The n-th read is taken when the whole number of reads due goes up with it.
+        ((n + 1) as f64 * ratio).floor() > (n as f64 * ratio).floor()
+    }
+
+    /// Whether reads are answered before they are compared.
+    pub(super) fn is_deferred(&self) -> bool {
+        self.0.config.mode == ValidationMode::Background
+    }
+
+    /// Until when a read that starts now waits for the backend.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.0.config.read_budget
+    }
+
+    /// What the backend has for these keys, if it says so before `deadline`.
+    pub(super) async fn read(&self, keys: &[String], deadline: Instant) -> Copies {
+        match self.0.mirror.state() {
+            MirrorState::Live => {}
+            MirrorState::Degraded { .. } | MirrorState::Failed { .. } => return Err(Outcome::Unavailable),
+            _ => return Err(Outcome::Skipped),
+        }
+        match tokio::time::timeout_at(deadline, self.0.mirror.read(keys)).await {
+            Ok(Ok(entries)) => Ok(entries),
+            Ok(Err(KvError::Closed)) => Err(Outcome::Skipped),
+            Ok(Err(_)) | Err(_) => Err(Outcome::Unavailable),
+        }
+    }
+
+    /// Judges a read and does what follows from it. The document may be a newer one than was looked at first.
+    pub(super) async fn conclude(&self, looked: Looked<'_>, deadline: Instant) -> Result<(Option<MemCell>, Outcome)> {
+        let Looked { key, mut document, copies } = looked;
+        let mut copy = match copies {
+            Ok(copy) => copy,
+            Err(unread) => {
+                self.count(unread);
+                return Ok((document, unread));
+            }
+        };
+        let mut scratch = Vec::new();
+        let mut judgement = self.judge(key, document.as_ref(), copy.as_ref(), &mut scratch);
+        if document.is_none() && judgement.outcome == Outcome::Different {
+            // A deletion between the two reads looks the same, and there is no revision to tell: look again.
+            document = self.0.repository.get_by_key(key, Visibility::Live).await?;
+            match self.read(&[key.as_str().to_owned()], deadline).await {
+                Ok(mut copies) => copy = copies.pop().flatten(),
+                Err(unread) => {
+                    self.count(unread);
+                    return Ok((document, unread));
+                }
+            }
+            judgement = self.judge(key, document.as_ref(), copy.as_ref(), &mut scratch);
+        }
+        Ok((document, self.note(key, judgement)))
+    }
+
+    /// What both sides amount to. `scratch` is reused between calls.
+    pub(super) fn judge(
+        &self,
+        key: &DocumentKey,
+        document: Option<&MemCell>,
+        copy: Option<&Entry>,
+        scratch: &mut Vec<u8>,
+    ) -> Judgement {
+        let mirror = &self.0.mirror;
+        let stored = copy.and_then(|copy| Envelope::parse(&copy.value).ok()).and_then(|envelope| envelope.revision());
+        let revisions = (document.and_then(MemCell::revision), stored);
+        let judged = |outcome, differences| Judgement { outcome, revisions, differences };
+        if !mirror.vouches_for(key) {
+            return judged(Outcome::Skipped, Vec::new());
+        }
+        // A change needs a moment to get from MongoDB to the backend; its revision tells when it was made.
+        let newest = revisions.0.max(revisions.1);
+        let is_young = newest.is_some_and(|revision| self.is_young(revision));
+        let may_be_under_way = || mirror.is_pending(key);
+        match (document, copy) {
+            (None, None) => judged(Outcome::Consistent, Vec::new()),
+            (None, Some(_)) if may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
+            (None, Some(_)) => judged(Outcome::Different, vec![whole_document_only_in_kv()]),
+            (Some(_), None) if is_young || may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
+            (Some(_), None) if mirror.has_expired(revisions.0) => judged(Outcome::Skipped, Vec::new()),
+            (Some(_), None) => judged(Outcome::Missing, Vec::new()),
+            (Some(document), Some(copy)) => match compare(document, &copy.value, scratch) {
+                Comparison::Equal => judged(Outcome::Consistent, Vec::new()),
+                Comparison::Corrupt(reason) => {
+                    let path = String::new();
+                    let difference = Difference { path, kind: DifferenceKind::Changed, mongo: None, kv: Some(reason) };
+                    judged(Outcome::Corrupt, vec![difference])
+                }
+                Comparison::Different { .. } if revisions.0 != revisions.1 && (is_young || may_be_under_way()) => {
+                    judged(Outcome::InFlight, Vec::new())
+                }
+                Comparison::Different { differences, .. } => judged(Outcome::Different, differences),
+            },
+        }
+    }
+
+    fn is_young(&self, revision: u64) -> bool {
+        let age = unix_millis().saturating_sub(millis_of(revision));
+        Duration::from_millis(age) < self.0.config.recheck_after
+    }
+
+    /// Counts an outcome.
+    pub(super) fn count(&self, outcome: Outcome) {
+        self.0.mirror.metrics().validation(outcome.as_str());
+    }
+
+    /// Counts an outcome, and has a bad one looked at again.
+    pub(super) fn note(&self, key: &DocumentKey, judgement: Judgement) -> Outcome {
+        let outcome = judgement.outcome;
+        self.count(outcome);
+        if outcome == Outcome::Consistent {
+            self.0.mismatches.resolve(key, &self.0.backend);
+        } else if kind(outcome).is_some() {
+            self.recheck(key.clone(), judgement);
+        }
+        outcome
+    }
+
+    /// Compares in the background what was just read.
+    pub(super) fn defer(&self, documents: Vec<(DocumentKey, Option<MemCell>)>) {
+        let Ok(permit) = Arc::clone(&self.0.background).try_acquire_owned() else {
+            documents.iter().for_each(|_| self.count(Outcome::Skipped));
+            return;
+        };
+        let validator = self.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let keys: Vec<String> = documents.iter().map(|(key, _)| key.as_str().to_owned()).collect();
+            match validator.read(&keys, validator.deadline()).await {
+                Err(unread) => documents.iter().for_each(|_| validator.count(unread)),
+                Ok(copies) => {
+                    let mut scratch = Vec::new();
+                    for ((key, document), copy) in documents.iter().zip(&copies) {
+                        let judgement = validator.judge(key, document.as_ref(), copy.as_ref(), &mut scratch);
+                        validator.note(key, judgement);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Looks at both sides again after the mirror had its time. What is still wrong then, and unchanged, is confirmed.
+    fn recheck(&self, key: DocumentKey, first: Judgement) {
+        let Ok(permit) = Arc::clone(&self.0.background).try_acquire_owned() else { return };
+        if !self.0.rechecking.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+            return;
+        }
+        let validator = self.clone();
+        let first_seen = bson::DateTime::now();
+        tokio::spawn(async move {
+            let _permit = permit;
+            if let Some(confirmed) = validator.look_again(&key, first).await {
+                validator.confirm(key.clone(), confirmed, first_seen);
+            }
+            validator.0.rechecking.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        });
+    }
+
+    async fn look_again(&self, key: &DocumentKey, mut before: Judgement) -> Option<Judgement> {
+        for _ in 0..MAX_LOOKS {
+            tokio::time::sleep(self.0.config.recheck_after).await;
+            let keys = [key.as_str().to_owned()];
+            let document = self.0.repository.get_by_key(key, Visibility::Live);
+            let (document, copies) = tokio::join!(document, self.read(&keys, self.deadline()));
+            // Without both sides there is nothing to say; the next read of the document will find the same.
+            let (document, copy) = (document.ok()?, copies.ok()?.pop().flatten());
+            let now = self.judge(key, document.as_ref(), copy.as_ref(), &mut Vec::new());
+            match now.outcome {
+                Outcome::Consistent | Outcome::Skipped | Outcome::Unavailable => return None,
+                outcome if outcome == before.outcome && now.revisions == before.revisions => return Some(now),
+                _ => before = now,
+            }
+        }
+        None
+    }
+
+    fn confirm(&self, key: DocumentKey, judgement: Judgement, first_seen: bson::DateTime) {
+        let Some(kind) = kind(judgement.outcome) else { return };
+        // Paths say what is wrong without saying what is in the document.
+        let paths: Vec<&str> = judgement.differences.iter().map(|difference| difference.path.as_str()).collect();
+        let paths = paths.join(", ");
+        let is_new = self.0.mismatches.add(Mismatch {
+            event_id: key.clone(),
+            backend: self.0.backend.to_string(),
+            kind,
+            differences: judgement.differences.clone(),
+            first_seen,
+            confirmed_at: bson::DateTime::now(),
+        });
+        if is_new {
+            self.0.mirror.metrics().confirmed(kind);
+            let (mongo, kv) = judgement.revisions;
+            tracing::error!(
+                event_id = %key, backend = %self.0.backend, kind, paths,
+                mongo_revision = mongo, kv_revision = kv, "confirmed mismatch between mongodb and its mirror"
+            );
+        }
+    }
+}
+
+fn whole_document_only_in_kv() -> Difference {
+    Difference { path: String::new(), kind: DifferenceKind::OnlyInKv, mongo: None, kv: None }
+}
+
+/// The worse of two outcomes: the one that an operator should hear of first.
+pub(super) fn worst(a: Outcome, b: Outcome) -> Outcome {
+    let badness = |outcome: Outcome| match outcome {
+        Outcome::Consistent => 0,
+        Outcome::Skipped => 1,
+        Outcome::InFlight => 2,
+        Outcome::Unavailable => 3,
+        Outcome::Missing => 4,
+        Outcome::Different => 5,
+        Outcome::Corrupt => 6,
+    };
+    if badness(b) > badness(a) { b } else { a }
+}

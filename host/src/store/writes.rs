@@ -1,0 +1,240 @@
+//! Writes: to MongoDB, then to the mirrors.
+
+use std::time::Instant;
+
+use futures::future::join_all;
+use tokio::sync::oneshot;
+
+use super::{MemCellStore, Mirrored, Written};
+use crate::change::Change;
+use crate::config::Ack;
+use crate::memcell::{DocumentKey, EventId, MemCell, NewMemCell, Patch};
+use crate::mirror::{Delivery, Mirror, Ticket};
+use crate::mongo::ChangeSink;
+use crate::query::BulkScope;
+use crate::{Error, ErrorKind, Result};
+
+impl MemCellStore {
+    /// Stores a new document and answers it as stored. A given id is kept.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] if the given id is taken; those of MongoDB being away.
+    pub async fn append(&self, cell: NewMemCell) -> Result<Written<MemCell>> {
+        let started = Instant::now();
+        let key = cell.event_id().map(DocumentKey::from);
+        let result = self.inner.repository.insert(cell).await;
+        self.suspect_if_uncertain(result.as_ref().err(), key);
+        let written = match result {
+            Ok(cell) => put(&cell).map(|change| (cell, vec![change])),
+            Err(error) => Err(error),
+        };
+        self.conclude("append", started, written).await
+    }
+
+    /// Stores each document for itself: one result per document, in their order.
+    ///
+    /// # Errors
+    /// If MongoDB is away altogether.
+    pub async fn append_many(&self, cells: Vec<NewMemCell>) -> Result<Written<Vec<Result<MemCell>>>> {
+        let started = Instant::now();
+        let result = self.inner.repository.insert_many(cells).await;
+        let uncertain = match &result {
+            Ok(results) => results.iter().find_map(|result| result.as_ref().err().filter(|error| is_uncertain(error))),
+            Err(error) => Some(error),
+        };
+        self.suspect_if_uncertain(uncertain, None);
+        let written = result.and_then(|results| {
+            let changes = results.iter().flatten().map(put).collect::<Result<Vec<Change>>>()?;
+            Ok((results, changes))
+        });
+        self.conclude("append_many", started, written).await
+    }
+
+    /// Replaces the top-level fields of the patch in a live document, in one atomic step, and answers the new document. An empty
+    /// patch answers it untouched.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no live document with this id.
+    pub async fn update(&self, id: EventId, patch: &Patch) -> Result<Written<MemCell>> {
+        let started = Instant::now();
+        let result = self.inner.repository.update(id, patch).await;
+        self.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
+        let written = result.and_then(|cell| {
+            let changes = if patch.is_empty() { Vec::new() } else { vec![put(&cell)?] };
+            Ok((cell, changes))
+        });
+        self.conclude("update", started, written).await
+    }
+
+    /// Hides a live document; [`MemCellStore::restore`] brings it back. Answers its new revision.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no live document with this id.
+    pub async fn delete(&self, id: EventId, deleted_by: Option<&str>) -> Result<Written<u64>> {
+        let started = Instant::now();
+        let _announced = self.announce(id);
+        let result = self.inner.repository.soft_delete(id, deleted_by).await;
+        self.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
+        self.conclude("delete", started, result.map(|change| (change.stamp, vec![change]))).await
+    }
+
+    /// Removes a document for good, live or soft-deleted. Answers the stamp of its deletion.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no document with this id.
+    pub async fn hard_delete(&self, id: EventId) -> Result<Written<u64>> {
+        let started = Instant::now();
+        let _announced = self.announce(id);
+        let result = self.inner.repository.hard_delete(id).await;
+        self.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
+        self.conclude("hard_delete", started, result.map(|change| (change.stamp, vec![change]))).await
+    }
+
+    /// Makes a soft-deleted document visible again, and answers it; `None` if it was not deleted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no document with this id.
+    pub async fn restore(&self, id: EventId) -> Result<Written<Option<MemCell>>> {
+        let started = Instant::now();
+        let result = self.inner.repository.restore(id).await;
+        self.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
+        let written = result.and_then(|cell| {
+            let changes = cell.as_ref().map(put).transpose()?.into_iter().collect();
+            Ok((cell, changes))
+        });
+        self.conclude("restore", started, written).await
+    }
+
+    /// [`MemCellStore::delete`] for all live documents of a scope; answers how many it hid.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for a scope that means everything. After an error in the middle, what was done stays done.
+    pub async fn delete_many(&self, scope: &BulkScope, deleted_by: Option<&str>) -> Result<Written<u64>> {
+        let started = Instant::now();
+        let repository = &self.inner.repository;
+        let result = self.bulk(async |sink| repository.soft_delete_many(scope, deleted_by, sink).await).await;
+        self.observe("delete_many", started, result)
+    }
+
+    /// [`MemCellStore::hard_delete`] for all documents of a scope, live or not; answers how many it removed.
+    ///
+    /// # Errors
+    /// As [`MemCellStore::delete_many`].
+    pub async fn hard_delete_many(&self, scope: &BulkScope) -> Result<Written<u64>> {
+        let started = Instant::now();
+        let repository = &self.inner.repository;
+        let result = self.bulk(async |sink| repository.hard_delete_many(scope, sink).await).await;
+        self.observe("hard_delete_many", started, result)
+    }
+
+    /// [`MemCellStore::restore`] for all soft-deleted documents of a scope; answers how many it brought back.
+    ///
+    /// # Errors
+    /// As [`MemCellStore::delete_many`].
+    pub async fn restore_many(&self, scope: &BulkScope) -> Result<Written<u64>> {
+        let started = Instant::now();
+        let repository = &self.inner.repository;
+        let result = self.bulk(async |sink| repository.restore_many(scope, sink).await).await;
+        self.observe("restore_many", started, result)
+    }
+
+    /// Runs a bulk operation, mirroring each change as soon as it is acknowledged: an error in the middle loses none.
+    async fn bulk(&self, operation: impl AsyncFnOnce(&mut ChangeSink<'_>) -> Result<u64>) -> Result<Written<u64>> {
+        let _announced: Vec<Ticket> = self.inner.mirrors.iter().map(|mirror| mirror.announce_any()).collect();
+        let mut deliveries = Deliveries::default();
+        let mut sink = |change: Change| self.submit(change, &mut deliveries);
+        let result = operation(&mut sink).await;
+        self.suspect_if_uncertain(result.as_ref().err(), None);
+        let count = result?;
+        Ok(Written { value: count, mirrored: deliveries.wait().await })
+    }
+
+    /// Mirrors the changes of an operation that has succeeded, waits if a backend asks for that, and counts the operation.
+    pub(super) async fn conclude<T>(
+        &self,
+        operation: &'static str,
+        started: Instant,
+        result: Result<(T, Vec<Change>)>,
+    ) -> Result<Written<T>> {
+        let written = match result {
+            Ok((value, changes)) => {
+                let mut deliveries = Deliveries::default();
+                changes.into_iter().for_each(|change| self.submit(change, &mut deliveries));
+                Ok(Written { value, mirrored: deliveries.wait().await })
+            }
+            Err(error) => Err(error),
+        };
+        self.observe(operation, started, written)
+    }
+
+    fn submit(&self, change: Change, deliveries: &mut Deliveries) {
+        if let Some((last, others)) = self.inner.mirrors.split_last() {
+            others.iter().for_each(|mirror| deliveries.submit(mirror, change.clone()));
+            deliveries.submit(last, change);
+        }
+    }
+
+    fn announce(&self, id: EventId) -> Vec<Ticket> {
+        self.inner.mirrors.iter().map(|mirror| mirror.announce(id.into())).collect()
+    }
+
+    /// A write that failed without an answer may have taken place: the mirrors must look for themselves.
+    pub(super) fn suspect_if_uncertain(&self, error: Option<&Error>, key: Option<DocumentKey>) {
+        if error.is_some_and(is_uncertain) {
+            self.inner.mirrors.iter().for_each(|mirror| match &key {
+                Some(key) => mirror.suspect(key.clone()),
+                None => mirror.suspect_all(),
+            });
+        }
+    }
+}
+
+/// Whether the write may have taken place all the same.
+fn is_uncertain(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Internal)
+}
+
+fn put(cell: &MemCell) -> Result<Change> {
+    let stamp =
+        cell.revision().ok_or_else(|| Error::new(ErrorKind::Internal, "mongodb answered without a revision"))?;
+    // An imported document may have been soft-deleted before it came here.
+    let document = (!cell.is_deleted()).then(|| cell.clone());
+    Ok(Change { key: cell.key()?, stamp, document })
+}
+
+/// The deliveries that a write waits for.
+#[derive(Default)]
+struct Deliveries {
+    waiting: Vec<(oneshot::Receiver<Delivery>, std::time::Duration)>,
+    queued: bool,
+}
+
+impl Deliveries {
+    fn submit(&mut self, mirror: &Mirror, change: Change) {
+        match mirror.config().ack {
+            Ack::Mongo => {
+                self.queued = true;
+                mirror.submit(change, None);
+            }
+            Ack::Mirrored => {
+                let (sender, receiver) = oneshot::channel();
+                self.waiting.push((receiver, mirror.config().ack_timeout));
+                mirror.submit(change, Some(sender));
+            }
+        }
+    }
+
+    async fn wait(self) -> Mirrored {
+        let all = self.waiting.into_iter().map(|(delivery, timeout)| async move {
+            match tokio::time::timeout(timeout, delivery).await {
+                Ok(Ok(Delivery::Applied)) => Mirrored::Applied,
+                Ok(Ok(Delivery::Dropped)) => Mirrored::Dropped,
+                // A sender that is gone without a word went down with its shard.
+                Ok(Ok(Delivery::Failed) | Err(_)) => Mirrored::Failed,
+                Err(_) => Mirrored::TimedOut,
+            }
+        });
+        let queued = if self.queued { Mirrored::Queued } else { Mirrored::None };
+        join_all(all).await.into_iter().fold(queued, Mirrored::max)
+    }
+}

@@ -1,0 +1,128 @@
+//! Comparing two copies of a document, and what a difference means.
+
+mod difference;
+
+use serde::Serialize;
+
+pub use difference::{Difference, DifferenceKind};
+
+use crate::codec::{Corrupt, Envelope, Format, write_payload};
+use crate::memcell::MemCell;
+
+/// The most differences that are listed for one document.
+pub const MAX_DIFFERENCES: usize = 100;
+
+/// What a validated read found out about one backend's copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Both copies agree.
+    Consistent,
+    /// The revisions differ, and the mirror has not yet passed the newer one: no error.
+    InFlight,
+    /// The backend has no copy.
+    Missing,
+    /// The copies differ.
+    Different,
+    /// The copy can't be read, or fails its checksum.
+    Corrupt,
+    /// The backend gave no answer, or none in time.
+    Unavailable,
+    /// Nothing was compared: validation was not asked for, or the mirror isn't live.
+    Skipped,
+}
+
+impl Outcome {
+    /// All of them, for a metric per outcome.
+    pub const ALL: [Self; 7] = [
+        Self::Consistent,
+        Self::InFlight,
+        Self::Missing,
+        Self::Different,
+        Self::Corrupt,
+        Self::Unavailable,
+        Self::Skipped,
+    ];
+
+    /// The name in headers, metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Consistent => "consistent",
+            Self::InFlight => "in-flight",
+            Self::Missing => "missing",
+            Self::Different => "different",
+            Self::Corrupt => "corrupt",
+            Self::Unavailable => "unavailable",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// The revisions of both copies; `None` where a document has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revisions {
+    /// Of MongoDB's document.
+    pub authority: Option<u64>,
+    /// Of the stored copy.
+    pub stored: Option<u64>,
+}
+
+/// What [`compare`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Comparison {
+    /// The copy is faithful.
+    Equal,
+    /// It isn't.
+    Different {
+        /// Which versions were compared.
+        revisions: Revisions,
+        /// Where they differ, at most [`MAX_DIFFERENCES`]; never empty.
+        differences: Vec<Difference>,
+        /// Whether there are more than are listed.
+        truncated: bool,
+    },
+    /// The copy is no document; the text says why, without any contents.
+    Corrupt(String),
+}
+
+/// Compares MongoDB's document with what a backend has stored for it.
+///
+/// Bytes are compared first, which is nearly always the end of it. Otherwise values are, without regard to the order of
+/// fields, but with regard to types: a faithful copy of the int64 1 is neither an int32 nor a double. NaN equals NaN.
+///
+/// `scratch` is where the document is encoded; its contents don't matter, and keeping it saves an allocation.
+pub fn compare(authority: &MemCell, stored: &[u8], scratch: &mut Vec<u8>) -> Comparison {
+    match compare_copies(authority, stored, scratch) {
+        Ok(comparison) => comparison,
+        Err(corrupt) => Comparison::Corrupt(corrupt.to_string()),
+    }
+}
+
+fn compare_copies(authority: &MemCell, stored: &[u8], scratch: &mut Vec<u8>) -> Result<Comparison, Corrupt> {
+    let envelope = Envelope::parse(stored)?;
+    let revisions = Revisions { authority: authority.revision(), stored: envelope.revision() };
+    if revisions.authority == revisions.stored && same_bytes(authority, &envelope, scratch) {
+        return Ok(Comparison::Equal);
+    }
+    let copy = envelope.document()?;
+    let (differences, truncated) = difference::between(authority.as_raw(), copy.as_raw(), MAX_DIFFERENCES)
+        .map_err(|error| Corrupt::Payload(format!("the copies can't be compared: {error}")))?;
+    Ok(if differences.is_empty() {
+        Comparison::Equal
+    } else {
+        Comparison::Different { revisions, differences, truncated }
+    })
+}
+
+fn same_bytes(authority: &MemCell, envelope: &Envelope<'_>, scratch: &mut Vec<u8>) -> bool {
+    match envelope.format() {
+        Format::Bson => authority.as_raw().as_bytes() == envelope.payload(),
+        Format::Json => {
+            scratch.clear();
+            write_payload(Format::Json, authority, scratch).is_ok() && scratch == envelope.payload()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! What the author of a backend implements.
+
+use crate::error::{Error, Result};
+use crate::record::{Header, Record};
+use crate::rules::{Moment, Outcome, Rule};
+use crate::settings::Settings;
+
+/// A store of records by key.
+///
+/// An implementation keeps records and knows nothing of the contract's rules: it is told what to store, hands out what it has,
+/// tombstones and expired records included, and the SDK derives the rest. There is at most one backend per component instance,
+/// and one call at a time. A panic costs the instance, whose state is then lost as far as it wasn't flushed.
+///
+/// Sizes are checked against [`Backend::limits`] before a call gets here; keys are never empty.
+pub trait Backend: Sized + 'static {
+    /// Opens the backend for shard number `shard`. Getters of `settings` consume the names they ask for.
+    ///
+    /// Names that were not asked for are refused by the SDK afterwards; an implementation that creates or connects to something
+    /// calls [`Settings::finish`] before it does.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for settings that can't be honoured; whatever fits if the store can't be had. `open` may be
+    /// called again after an error.
+    fn open(shard: u32, settings: &mut Settings) -> Result<Self>;
+
+    /// What the backend takes and is. Asked once, after `open`.
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+
+    /// The record of `key`, whatever it is.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is one that can't be understood; whatever fits otherwise.
+    fn read(&mut self, key: &str) -> Result<Option<Record>>;
+
+    /// Makes `record` the record of `key`, in place of what is there.
+    ///
+    /// # Errors
+    /// [`Error::QuotaExceeded`] for an entry that finds no room; a tombstone must find some. Whatever fits otherwise.
+    fn write(&mut self, key: String, record: Record) -> Result<()>;
+
+    /// Frees the place of an expired record. `seen` is how it was found: where others write to the same store, it may be
+    /// another one by now, and must then stay. A store that expires records by itself does nothing here.
+    ///
+    /// # Errors
+    /// Whatever fits; the scan in which the record was found fails with it.
+    fn forget(&mut self, key: &str, seen: &Header) -> Result<()>;
+
+    /// Lists what is there, of any kind, about `limit` records a step (`limit` ≥ 1), from where `cursor` (the `next` of the
+    /// step before; `None`: the beginning) says. A record that is there during the whole scan must occur at least once, also
+    /// if others come and go between the steps. [`after_cursor`] makes cursors for stores that are sorted by key.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a cursor that this backend did not make; whatever fits otherwise.
+    fn scan(&mut self, cursor: Option<&str>, limit: usize) -> Result<Step>;
+
+    /// The header of the record of `key`: what writes are judged by. The default reads the record; a store that can do without
+    /// copying the value should.
+    ///
+    /// # Errors
+    /// As [`Backend::read`].
+    fn header(&mut self, key: &str) -> Result<Option<Header>> {
+        Ok(self.read(key)?.map(|record| record.header()))
+    }
+
+    /// The records of `keys`, one answer per key, in their order. The default calls [`Backend::read`] for each; a store with
+    /// round trips should ask once.
+    ///
+    /// # Errors
+    /// As [`Backend::read`].
+    fn read_many(&mut self, keys: &[String]) -> Result<Vec<Option<Record>>> {
+        keys.iter().map(|key| self.read(key)).collect()
+    }
+
+    /// Carries out `writes` in their order, each if `rule` allows, and answers for each. The default asks
+    /// [`Backend::header`], [`Rule::judge`], and calls [`Backend::write`].
+    ///
+    /// Override it to make one transaction of a batch. A store that others write to as well **must** override it: judging and
+    /// writing have to be one atomic step.
+    ///
+    /// # Errors
+    /// As [`Backend::write`]. Some of the writes may then have been carried out.
+    fn apply(&mut self, writes: Vec<Write>, rule: &Rule) -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for Write { key, mut record } in writes {
+            let stored = self.header(&key)?;
+            outcomes.push(match rule.judge(stored, record.stamp) {
+                Some(stamp) => {
+                    record.stamp = stamp;
+                    self.write(key, record)?;
+                    Outcome::Applied
+                }
+                None => Outcome::Stale,
+            });
+        }
+        Ok(outcomes)
+    }
+
+    /// Counts the entries that have not expired at `moment`. The default scans everything, and counts an entry twice that the
+    /// scan finds twice: good enough for small stores only.
+    ///
+    /// # Errors
+    /// Whatever fits.
+    fn stats(&mut self, moment: &Moment) -> Result<Stats> {
+        const STEP: usize = 1000;
+        let mut stats = Stats::default();
+        let mut cursor = None;
+        loop {
+            let step = self.scan(cursor.as_deref(), STEP)?;
+            for Found { key, header } in step.found {
+                if let Some(value_bytes) = header.value_bytes
+                    && !moment.has_passed(header.expires_at)
+                {
+                    stats.entries += 1;
+                    stats.bytes += (key.len() + value_bytes) as u64;
+                }
+            }
+            match step.next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(stats),
+            }
+        }
+    }
+
+    /// Returns when every write so far is as durable as it will get. See [`Limits::persistent`].
+    ///
+    /// # Errors
+    /// Whatever fits; the writes since the last success then count as lost.
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether calls can be expected to work: cheap, and without lasting effect.
+    ///
+    /// # Errors
+    /// Whatever calls would fail with.
+    fn health(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// An orderly end. The default flushes.
+    ///
+    /// # Errors
+    /// As [`Backend::flush`]. The backend is gone in any case.
+    fn close(mut self) -> Result<()> {
+        self.flush()
+    }
+}
+
+/// What a backend takes and is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest key, in bytes. At least 256.
+    pub max_key_bytes: u32,
+    /// Largest value, in bytes.
+    pub max_value_bytes: u32,
+    /// Most items in one call. At least 1.
+    pub max_batch: u32,
+    /// What [`Backend::flush`] acknowledged is still there when the shard is opened again, even after a crash of the host.
+    pub persistent: bool,
+    /// Several instances, also on different hosts, see the same records.
+    pub shared: bool,
+}
+
+impl Default for Limits {
+    /// Keys of 1 KiB, values of 64 MiB (room for the largest MongoDB document, 16 MiB, written out as JSON), batches of 1024;
+    /// neither persistent nor shared.
+    fn default() -> Self {
+        Self {
+            max_key_bytes: 1024,
+            max_value_bytes: 64 * 1024 * 1024,
+            max_batch: 1024,
+            persistent: false,
+            shared: false,
+        }
+    }
+}
+
+/// A record on its way to its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Where to.
+    pub key: String,
+    /// What. Its stamp is the one offered, to be replaced by the one that [`Rule::judge`] answers.
+    pub record: Record,
+}
+
+/// A record met in a scan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Where.
+    pub key: String,
+    /// What.
+    pub header: Header,
+}
+
+/// One step of a scan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Step {
+    /// The records met, in no particular order. May be empty although `next` is there.
+    pub found: Vec<Found>,
+    /// Where to go on; `None`: the scan is complete.
+    pub next: Option<String>,
+}
+
+/// How much a backend holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Entries, without expired ones and tombstones.
+    pub entries: u64,
+    /// Bytes of the keys and values of those entries.
+    pub bytes: u64,
+}
+
+const AFTER: &str = "after:";
+
+/// The cursor of a store that is sorted by key and has listed everything up to and including `key`.
+pub fn after_cursor(key: &str) -> String {
+    format!("{AFTER}{key}")
+}
+
+/// The key that [`after_cursor`] made `cursor` from.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if it didn't.
+pub fn key_of_cursor(cursor: &str) -> Result<&str> {
+    cursor.strip_prefix(AFTER).ok_or_else(|| Error::invalid_argument("the cursor is not one of this backend's"))
+}

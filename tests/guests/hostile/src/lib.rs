@@ -1,0 +1,90 @@
+//! A backend that misbehaves as its settings say, and is a correct little store otherwise. See `tests/guests/README.md`.
+#![cfg(target_family = "wasm")]
+
+mod correct;
+mod misdeeds;
+mod plan;
+
+use memcell_plugin::guest::bindings::exports::memcell::kv::lifecycle::{Guest as Lifecycle, Limits};
+use memcell_plugin::guest::bindings::exports::memcell::kv::store::{
+    Condition, Entry, Error, Guest as Store, Mark, Outcome, Page, Usage,
+};
+
+use correct::Correct;
+use misdeeds::{deed, twist_entries, twist_outcomes, twist_page};
+use plan::{Function, Mode, Plan};
+
+struct Hostile;
+
+impl Lifecycle for Hostile {
+    fn open(shard: u32, settings: Vec<(String, String)>) -> Result<Limits, Error> {
+        plan::set(Plan::from_settings(settings)?);
+        act(Function::Open)?;
+        <Correct as Lifecycle>::open(shard, Vec::new())
+    }
+
+    fn flush() -> Result<(), Error> {
+        act(Function::Flush)?;
+        <Correct as Lifecycle>::flush()
+    }
+
+    fn health() -> Result<(), Error> {
+        act(Function::Health)?;
+        <Correct as Lifecycle>::health()
+    }
+
+    fn close() -> Result<(), Error> {
+        act(Function::Close)?;
+        <Correct as Lifecycle>::close()
+    }
+}
+
+impl Store for Hostile {
+    fn get_many(keys: Vec<String>) -> Result<Vec<Option<Entry>>, Error> {
+        let mode = act(Function::Get)?;
+        let answers = <Correct as Store>::get_many(keys)?;
+        Ok(twist_entries(mode, answers))
+    }
+
+    fn put_many(entries: Vec<Entry>, condition: Condition) -> Result<Vec<Outcome>, Error> {
+        let mode = act(Function::Put)?;
+        let outcomes = match mode {
+            Some((Mode::LostWrite, _)) => vec![Outcome::Applied; entries.len()],
+            _ => <Correct as Store>::put_many(entries, condition)?,
+        };
+        Ok(twist_outcomes(mode, outcomes))
+    }
+
+    fn delete_many(marks: Vec<Mark>, condition: Condition) -> Result<Vec<Outcome>, Error> {
+        let mode = act(Function::Delete)?;
+        let outcomes = match mode {
+            Some((Mode::LostWrite, _)) => vec![Outcome::Applied; marks.len()],
+            _ => <Correct as Store>::delete_many(marks, condition)?,
+        };
+        Ok(twist_outcomes(mode, outcomes))
+    }
+
+    fn scan(cursor: Option<String>, limit: u32) -> Result<Page, Error> {
+        let mode = act(Function::Scan)?;
+        match mode {
+            // The cursor it hands out is not the inner store's, which therefore must not see it.
+            Some((Mode::EndlessScan, _)) => Ok(Page { marks: Vec::new(), next: Some("and on".to_owned()) }),
+            _ => Ok(twist_page(mode, <Correct as Store>::scan(cursor, limit)?)),
+        }
+    }
+
+    fn stats() -> Result<Usage, Error> {
+        act(Function::Stats)?;
+        <Correct as Store>::stats()
+    }
+}
+
+/// How to twist an answer of this call of `function`, if at all. Misdeeds that need no answer happen here.
+fn act(function: Function) -> Result<Option<(Mode, usize)>, Error> {
+    match plan::strike(function) {
+        Some((mode, size)) => deed(mode, size).map(|()| Some((mode, size))),
+        None => Ok(None),
+    }
+}
+
+memcell_plugin::export_component!(Hostile);

@@ -1,0 +1,168 @@
+//! What to do wrong, in which function, and when: read from the settings.
+
+use std::cell::RefCell;
+
+use memcell_plugin::{Error, Result, Settings, required};
+
+/// A function of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Function {
+    Open,
+    Get,
+    Put,
+    Delete,
+    Scan,
+    Stats,
+    Flush,
+    Health,
+    Close,
+}
+
+/// A way to misbehave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Trap,
+    Loop,
+    Sleep,
+    Memory,
+    Recurse,
+    Error,
+    Timeout,
+    Full,
+    Refuse,
+    GiantError,
+    ShortAnswer,
+    LongAnswer,
+    Swapped,
+    WrongKey,
+    GarbageValue,
+    StaleValue,
+    GiantAnswer,
+    AliasedAnswer,
+    InvalidUtf8,
+    LostWrite,
+    EndlessScan,
+}
+
+const FUNCTIONS: [(&str, Option<Function>); 10] = [
+    ("any", None),
+    ("open", Some(Function::Open)),
+    ("get", Some(Function::Get)),
+    ("put", Some(Function::Put)),
+    ("delete", Some(Function::Delete)),
+    ("scan", Some(Function::Scan)),
+    ("stats", Some(Function::Stats)),
+    ("flush", Some(Function::Flush)),
+    ("health", Some(Function::Health)),
+    ("close", Some(Function::Close)),
+];
+
+const MODES: [(&str, Mode); 21] = [
+    ("trap", Mode::Trap),
+    ("loop", Mode::Loop),
+    ("sleep", Mode::Sleep),
+    ("memory", Mode::Memory),
+    ("recurse", Mode::Recurse),
+    ("error", Mode::Error),
+    ("timeout", Mode::Timeout),
+    ("full", Mode::Full),
+    ("refuse", Mode::Refuse),
+    ("giant-error", Mode::GiantError),
+    ("short-answer", Mode::ShortAnswer),
+    ("long-answer", Mode::LongAnswer),
+    ("swapped", Mode::Swapped),
+    ("wrong-key", Mode::WrongKey),
+    ("garbage-value", Mode::GarbageValue),
+    ("stale-value", Mode::StaleValue),
+    ("giant-answer", Mode::GiantAnswer),
+    ("aliased-answer", Mode::AliasedAnswer),
+    ("invalid-utf8", Mode::InvalidUtf8),
+    ("lost-write", Mode::LostWrite),
+    ("endless-scan", Mode::EndlessScan),
+];
+
+impl Mode {
+    /// Whether there is a way to do it in `function`.
+    fn fits(self, function: Function) -> bool {
+        use Function::{Delete, Get, Put, Scan};
+        match self {
+            Self::Trap | Self::Loop | Self::Sleep | Self::Memory | Self::Recurse => true,
+            Self::Error | Self::Timeout | Self::Full | Self::Refuse | Self::GiantError => true,
+            Self::ShortAnswer | Self::LongAnswer => matches!(function, Get | Put | Delete),
+            Self::Swapped => matches!(function, Get | Put | Delete | Scan),
+            Self::WrongKey | Self::GiantAnswer | Self::InvalidUtf8 => matches!(function, Get | Scan),
+            Self::GarbageValue | Self::StaleValue | Self::AliasedAnswer => function == Get,
+            Self::LostWrite => matches!(function, Put | Delete),
+            Self::EndlessScan => function == Scan,
+        }
+    }
+}
+
+/// Which calls go wrong, and how. Counts start anew with every instance.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// `None`: every function in which the mode is possible, but `open` unless it is all about that.
+    on: Option<Function>,
+    mode: Mode,
+    /// How many more calls behave.
+    after: u64,
+    /// How many more calls misbehave from then on.
+    times: u64,
+    /// How large "giant" is, in bytes.
+    size: usize,
+}
+
+impl Plan {
+    /// Without `mode`, nothing goes wrong.
+    pub(crate) fn from_settings(settings: Vec<(String, String)>) -> Result<Option<Self>> {
+        let mut settings = Settings::new(settings)?;
+        let on = settings.choice("on", &FUNCTIONS)?;
+        let mode = settings.choice("mode", &MODES)?;
+        let after = settings.integer("after", 0..=i64::MAX)?.map_or(0, i64::unsigned_abs);
+        let times = settings.integer("times", 0..=i64::MAX)?.map_or(u64::MAX, i64::unsigned_abs);
+        let size = settings.bytes("size")?.unwrap_or(64 << 20);
+        settings.finish()?;
+        let Some(mode) = mode else { return Ok(None) };
+        // Refusing is what `open` does; nobody should have to say so.
+        let default = (mode == Mode::Refuse).then_some(Some(Function::Open));
+        let on = required("on", on.or(default))?;
+        if let Some(function) = on
+            && !mode.fits(function)
+        {
+            return Err(Error::invalid_argument(format!("the mode {mode:?} is not possible in {function:?}")));
+        }
+        let size =
+            usize::try_from(size).map_err(|_| Error::invalid_argument("the setting \"size\" is out of range"))?;
+        Ok(Some(Self { on, mode, after, times, size }))
+    }
+
+    fn strike(&mut self, function: Function) -> Option<(Mode, usize)> {
+        let is_meant = match self.on {
+            Some(on) => on == function,
+            None => function != Function::Open && self.mode.fits(function),
+        };
+        if !is_meant {
+            return None;
+        }
+        if self.after > 0 {
+            self.after -= 1;
+            return None;
+        }
+        self.times = self.times.checked_sub(1)?;
+        Some((self.mode, self.size))
+    }
+}
+
+thread_local! {
+    static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) };
+}
+
+/// Makes `plan` the one to follow.
+pub(crate) fn set(plan: Option<Plan>) {
+    PLAN.set(plan);
+}
+
+/// How this call of `function` should go wrong, and how large "giant" is; `None`: it should not.
+pub(crate) fn strike(function: Function) -> Option<(Mode, usize)> {
+    PLAN.with_borrow_mut(|plan| plan.as_mut()?.strike(function))
+}

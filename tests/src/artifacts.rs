@@ -1,0 +1,60 @@
+//! Where the built components are. Nothing here builds anything: what is missing is an error that says what to run.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// The component of a plugin, by the name users give it (`in_memory`).
+///
+/// # Errors
+/// If it has not been built.
+pub fn plugin(name: &str) -> Result<PathBuf> {
+    find(&components(), "plugins", name, "cargo xtask plugins")
+}
+
+/// The component of a misbehaving guest in `tests/guests`, by its name without `guest-`.
+///
+/// # Errors
+/// If it has not been built.
+pub fn guest(name: &str) -> Result<PathBuf> {
+    find(&components(), "guests", name, "cargo xtask plugins --guests")
+}
+
+/// The folder with `plugins/` and `guests/`: what `MEMCELL_COMPONENTS` says, else `target/` of the workspace.
+pub fn components() -> PathBuf {
+    match env::var_os("MEMCELL_COMPONENTS").filter(|given| !given.is_empty()) {
+        Some(given) => workspace().join(given),
+        None => workspace().join("target"),
+    }
+}
+
+/// The root of the workspace.
+pub fn workspace() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+fn find(components: &Path, kind: &str, name: &str, how_to_build: &str) -> Result<PathBuf> {
+    let file = components.join(kind).join(format!("{name}.wasm"));
+    if !file.is_file() {
+        bail!("there is no {}: run `{how_to_build}` first", file.display());
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_says_how_to_build_it() {
+        let error = guest("no-such-guest").unwrap_err().to_string();
+        assert!(error.contains("no-such-guest.wasm") && error.contains("cargo xtask plugins --guests"), "{error}");
+    }
+
+    #[test]
+    fn the_workspace_is_found() {
+        assert!(workspace().join("wit/kv.wit").is_file());
+    }
+}

@@ -1,0 +1,243 @@
+//! A whole host for one test: MongoDB, the store, its backends and the HTTP API, on free ports, in a temporary directory.
+//!
+//! All of it runs in the test's process, but for the MongoDB server; that one is stopped when the host is dropped, also by a
+//! failing test.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use memcell_host::config::{BackendConfig, Config, MongoServer, MongoUri};
+use memcell_host::http;
+use memcell_host::metrics::Metrics;
+use memcell_host::mirror::MirrorState;
+use memcell_host::mongo::embedded::EmbeddedServer;
+use memcell_host::store::MemCellStore;
+use mongodb::bson::Document;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::artifacts;
+
+/// How long a test waits for something that is bound to happen before it fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running host and what tests need of it.
+pub struct TestHost {
+    /// The store behind the API.
+    pub store: MemCellStore,
+    /// The configuration it was opened with.
+    pub config: Config,
+    /// `http://127.0.0.1:PORT`
+    pub url: String,
+    /// For requests to the API.
+    pub client: reqwest::Client,
+    /// The collection itself, for changes behind the host's back.
+    pub collection: mongodb::Collection<Document>,
+    server: Option<EmbeddedServer>,
+    shutdown: Option<oneshot::Sender<()>>,
+    serving: Option<JoinHandle<std::io::Result<()>>>,
+    directory: TempDir,
+}
+
+/// The status, headers and body of an answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// The body as JSON; a string if it isn't JSON, null if it is empty.
+    pub body: Value,
+}
+
+impl Answer {
+    /// A header as text; empty if it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// The in-memory backend under the name `local`.
+pub fn in_memory() -> Result<BackendConfig> {
+    Ok(BackendConfig::new("local", artifacts::plugin("in_memory")?))
+}
+
+/// The hostile guest under the name `local`, misbehaving as `settings` say. Its deadlines are short, so that tests are.
+pub fn hostile(settings: &[(&str, &str)]) -> Result<BackendConfig> {
+    let mut config = BackendConfig::new("local", artifacts::guest("hostile")?);
+    config.settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    config.limits.call_timeout = Duration::from_millis(500);
+    config.limits.open_timeout = Duration::from_secs(5);
+    config.limits.memory = 256 << 20;
+    config.limits.response = 16 << 20;
+    config.supervision.backoff_min = Duration::from_millis(20);
+    config.supervision.backoff_max = Duration::from_millis(200);
+    Ok(config)
+}
+
+impl TestHost {
+    /// A host with these backends and otherwise the default configuration.
+    pub async fn start(backends: Vec<BackendConfig>) -> Result<Self> {
+        Self::start_with(backends, |_| {}).await
+    }
+
+    /// A host whose configuration `adjust` has the last word on.
+    pub async fn start_with(backends: Vec<BackendConfig>, adjust: impl FnOnce(&mut Config)) -> Result<Self> {
+        let directory = TempDir::new()?;
+        let server = EmbeddedServer::start(&directory.path().join("mongodb")).await?;
+        let mut config = Config::new(MongoServer::Uri(uri(&server)?));
+        config.mongodb.operation_timeout = Duration::from_secs(5);
+        config.mongodb.connect_timeout = Duration::from_secs(2);
+        config.validation.backend = backends.first().map(|backend| backend.name.clone());
+        config.validation.recheck_after = Duration::from_millis(200);
+        // Two busy cores can keep a shard's thread waiting for a while; what tests measure is never this.
+        config.validation.read_budget = Duration::from_secs(2);
+        config.backends = backends;
+        adjust(&mut config);
+        let client = mongodb::Client::with_uri_str(server.uri()).await?;
+        let collection = client.database(&config.mongodb.database).collection(&config.mongodb.collection);
+        let store = MemCellStore::open(&config, Arc::new(Metrics::new())).await?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let (shutdown, shut_down) = oneshot::channel::<()>();
+        let (served, http_config) = (store.clone(), config.http.clone());
+        let serving = tokio::spawn(async move {
+            let shut_down = async move { drop(shut_down.await) };
+            http::serve(listener, served, &http_config, shut_down).await
+        });
+        Ok(Self {
+            store,
+            config,
+            url,
+            client: reqwest::Client::new(),
+            collection,
+            server: Some(server),
+            shutdown: Some(shutdown),
+            serving: Some(serving),
+            directory,
+        })
+    }
+
+    /// Waits until every backend is live.
+    pub async fn live(&self) -> Result<()> {
+        for mirror in self.store.mirrors() {
+            let mut state = mirror.watch_state();
+            let live = state.wait_for(|state| matches!(state, MirrorState::Live | MirrorState::Failed { .. }));
+            let state = tokio::time::timeout(PATIENCE, live).await.context("the mirror did not become live")??.clone();
+            if state != MirrorState::Live {
+                bail!("the mirror failed: {state:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every change has reached every backend that works.
+    pub async fn settled(&self) -> Result<()> {
+        for mirror in self.store.mirrors() {
+            tokio::time::timeout(PATIENCE, mirror.settle()).await.context("the mirror did not settle")?;
+        }
+        Ok(())
+    }
+
+    /// A request without a body.
+    pub async fn request(&self, method: &str, path: &str) -> Result<Answer> {
+        self.send(self.client.request(method.parse()?, format!("{}{path}", self.url))).await
+    }
+
+    /// A request with a JSON body.
+    pub async fn json(&self, method: &str, path: &str, body: &Value) -> Result<Answer> {
+        self.send(self.client.request(method.parse()?, format!("{}{path}", self.url)).json(body)).await
+    }
+
+    /// Any request at all.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer> {
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let bytes = response.bytes().await?;
+        let body = match serde_json::from_slice(&bytes) {
+            Ok(value) => value,
+            Err(_) if bytes.is_empty() => Value::Null,
+            Err(_) => Value::String(String::from_utf8_lossy(&bytes).into_owned()),
+        };
+        Ok(Answer { status, headers, body })
+    }
+
+    /// Appends a document, and answers its id.
+    pub async fn append(&self, memcell: &Value) -> Result<String> {
+        let answer = self.json("POST", "/v1/memcells", memcell).await?;
+        match answer.body.get("event_id").and_then(Value::as_str) {
+            Some(id) if answer.status == 201 => Ok(id.to_owned()),
+            _ => bail!("the document was not stored: {answer:?}"),
+        }
+    }
+
+    /// What the backend `local` holds for a key, decoded from its envelope to canonical Extended JSON; `None` if nothing.
+    pub async fn mirrored(&self, event_id: &str) -> Result<Option<Value>> {
+        let mirror = self.store.mirrors().first().context("there is no backend")?;
+        let Some(entry) = mirror.read(&[event_id.to_owned()]).await?.pop().flatten() else { return Ok(None) };
+        let document = memcell_host::codec::Envelope::parse(&entry.value)?.document()?;
+        let mut json = Vec::new();
+        document.write_canonical_json(&mut json)?;
+        Ok(Some(serde_json::from_slice(&json)?))
+    }
+
+    /// The document as MongoDB has it, in canonical Extended JSON; `None` if it is not there.
+    pub async fn stored(&self, event_id: &str) -> Result<Option<Value>> {
+        let id = mongodb::bson::oid::ObjectId::parse_str(event_id)?;
+        let found = self.collection.find_one(mongodb::bson::doc! { "_id": id }).await?;
+        Ok(found.map(|document| mongodb::bson::Bson::Document(document).into_canonical_extjson()))
+    }
+
+    /// Stops MongoDB, as a failure would.
+    pub async fn stop_mongodb(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+    }
+
+    /// Starts MongoDB again, on the same address and data.
+    pub async fn start_mongodb(&mut self) -> Result<()> {
+        let before = self.config.mongodb.server.clone();
+        let server = EmbeddedServer::start(&self.directory.path().join("mongodb")).await?;
+        let now = MongoServer::Uri(uri(&server)?);
+        self.server = Some(server);
+        if before != now {
+            bail!("MongoDB came back on another address");
+        }
+        Ok(())
+    }
+
+    /// Ends the API and the store in order. Returns what the store left undone.
+    pub async fn stop(mut self) -> Result<Option<String>> {
+        if let Some(shutdown) = self.shutdown.take() {
+            // A server that has ended already needs no telling.
+            let _ = shutdown.send(());
+        }
+        if let Some(serving) = self.serving.take() {
+            serving.await??;
+        }
+        let undone = self.store.close(self.config.http.shutdown_grace).await;
+        self.stop_mongodb().await;
+        Ok(undone)
+    }
+}
+
+fn uri(server: &EmbeddedServer) -> Result<MongoUri> {
+    MongoUri::parse(&server.uri()).map_err(anyhow::Error::msg)
+}
+
+/// Waits until `condition` holds, looking every few milliseconds, and fails after [`PATIENCE`] with `what`.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await? {
+        if Instant::now() > deadline {
+            bail!("waited {PATIENCE:?} in vain until {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
