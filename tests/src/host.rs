@@ -38,8 +38,7 @@ pub struct TestHost {
     /// The collection itself, for changes behind the host's back.
     pub collection: mongodb::Collection<Document>,
     server: Option<EmbeddedServer>,
-    shutdown: Option<oneshot::Sender<()>>,
-    serving: Option<JoinHandle<std::io::Result<()>>>,
+    serving: Option<Serving>,
     directory: TempDir,
 }
 
@@ -100,26 +99,29 @@ impl TestHost {
         adjust(&mut config);
         let client = mongodb::Client::with_uri_str(server.uri()).await?;
         let collection = client.database(&config.mongodb.database).collection(&config.mongodb.collection);
-        let store = MemCellStore::open(&config, Arc::new(Metrics::new())).await?;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let (shutdown, shut_down) = oneshot::channel::<()>();
-        let (served, http_config) = (store.clone(), config.http.clone());
-        let serving = tokio::spawn(async move {
-            let shut_down = async move { drop(shut_down.await) };
-            http::serve(listener, served, &http_config, shut_down).await
-        });
+        let (store, serving) = serve(&config).await?;
         Ok(Self {
             store,
             config,
-            url,
+            url: serving.url.clone(),
             client: reqwest::Client::new(),
             collection,
             server: Some(server),
-            shutdown: Some(shutdown),
             serving: Some(serving),
             directory,
         })
+    }
+
+    /// Ends the API and the store, and starts them again on the same MongoDB with these backends.
+    pub async fn restart(&mut self, backends: Vec<BackendConfig>) -> Result<()> {
+        self.end().await?;
+        self.config.validation.backend = backends.first().map(|backend| backend.name.clone());
+        self.config.backends = backends;
+        let (store, serving) = serve(&self.config).await?;
+        self.store = store;
+        self.url.clone_from(&serving.url);
+        self.serving = Some(serving);
+        Ok(())
     }
 
     /// Waits until every backend is live.
@@ -211,19 +213,41 @@ impl TestHost {
         Ok(())
     }
 
-    /// Ends the API and the store in order. Returns what the store left undone.
+    /// Ends the API and the store in order, then MongoDB. Returns what the store left undone.
     pub async fn stop(mut self) -> Result<Option<String>> {
-        if let Some(shutdown) = self.shutdown.take() {
-            // A server that has ended already needs no telling.
-            let _ = shutdown.send(());
-        }
-        if let Some(serving) = self.serving.take() {
-            serving.await??;
-        }
-        let undone = self.store.close(self.config.http.shutdown_grace).await;
+        let undone = self.end().await?;
         self.stop_mongodb().await;
         Ok(undone)
     }
+
+    async fn end(&mut self) -> Result<Option<String>> {
+        if let Some(serving) = self.serving.take() {
+            // A server that has ended already needs no telling.
+            let _ = serving.shutdown.send(());
+            serving.task.await??;
+        }
+        Ok(self.store.close(self.config.http.shutdown_grace).await)
+    }
+}
+
+/// The API of a store, while it is served.
+struct Serving {
+    url: String,
+    shutdown: oneshot::Sender<()>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+async fn serve(config: &Config) -> Result<(MemCellStore, Serving)> {
+    let store = MemCellStore::open(config, Arc::new(Metrics::new())).await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let (shutdown, shut_down) = oneshot::channel::<()>();
+    let (served, http_config) = (store.clone(), config.http.clone());
+    let task = tokio::spawn(async move {
+        let shut_down = async move { drop(shut_down.await) };
+        http::serve(listener, served, &http_config, shut_down).await
+    });
+    Ok((store, Serving { url, shutdown, task }))
 }
 
 fn uri(server: &EmbeddedServer) -> Result<MongoUri> {

@@ -1,11 +1,12 @@
 //! `cargo xtask demo`: the product on a fresh machine, doing its main job on real documents.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
 use crate::args::{Args, Usage};
-use crate::process::{cargo, run, run_last, step};
+use crate::process::{cargo, run, step};
 use crate::{plugins, setup};
 
 pub(crate) const SUMMARY: &str = "set everything up and show the main job on real documents";
@@ -54,5 +55,21 @@ pub(crate) fn command(mut args: Args) -> Result<()> {
         run(&mut cargo(["build", "--release", "-p", "memcell-host", "--bin", "memcell"])?)?;
         run(&mut cargo(["build", "--release", "-p", "memcell-tests", "--bin", "demo"])?)
     })?;
-    run_last(&mut run_demo)
+    become_or_run(&mut run_demo)
+}
+
+/// Puts the demo in the place of this process: a Ctrl-C is then the demo's alone, and whoever waits for this command waits
+/// until the demo has cleaned up.
+#[cfg(unix)]
+fn become_or_run(command: &mut Command) -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+
+    use crate::process::shown;
+
+    Err(command.exec()).with_context(|| format!("can't run `{}`", shown(command)))
+}
+
+#[cfg(not(unix))]
+fn become_or_run(command: &mut Command) -> Result<()> {
+    crate::process::run_last(command)
 }

@@ -40,7 +40,7 @@ pub(super) fn level(text: &str) -> Result<String, String> {
     }
     // The filter takes a lone word that is no level for the name of a module, so that "loud" would silence everything.
     let mut lone = text.split(',').map(str::trim).filter(|one| !one.contains(['=', '[', ':']));
-    if let Some(word) = lone.find(|word| word.parse::<LevelFilter>().is_err()) {
+    if let Some(word) = lone.find(|word| word.is_empty() || word.parse::<LevelFilter>().is_err()) {
         return Err(format!("{word:?} is no level"));
     }
     EnvFilter::builder().parse(text).map_err(|error| error.to_string())?;

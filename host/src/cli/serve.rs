@@ -18,7 +18,8 @@ Writes `listening on http://ADDRESS` to the standard output once it takes reques
 the standard error. MongoDB need not be up: /readyz says whether it is.
 
 SIGINT or SIGTERM ends it in order: running requests are answered and the mirror is drained, each within http.shutdown_grace. A second
-signal ends it at once. Exit code 1: a required backend failed, or something could not be drained.
+signal ends it at once. It does not start if a required backend can't be used. Exit code 1: it could not start, or something could not
+be drained.
 
 Examples:
   memcell serve

@@ -54,7 +54,8 @@ impl BatchItem {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchGet {
-    /// Up to 10,000 ids. Those that are unknown or no ids at all are absent in the answer; naming one twice is naming it once.
+    /// Up to 10,000 ids. Those that are unknown or no ids at all are absent in the answer; naming one twice is naming
+    /// it once.
     #[schema(max_items = 10_000)]
     event_ids: Vec<String>,
     /// Answer only these top-level fields, and `event_id`.
@@ -73,7 +74,7 @@ pub(super) struct BatchGet {
     request_body = Vec<NewMemCellSchema>,
     responses(
         (status = 200, description = "What became of each", body = BatchAnswer, headers(
-            ("x-memcell-mirrored" = String, description = "How far the copies had got, at worst: none, queued, applied, dropped, timeout or failed"),
+            ("x-memcell-mirrored" = String),
         )),
         CommonProblems,
         BodyProblems,
@@ -119,7 +120,7 @@ pub(super) async fn append_many(
     request_body = BatchGet,
     responses(
         (status = 200, description = "The MemCells that there are", body = MemCellMap, headers(
-            ("x-memcell-validation" = String, description = "The worst outcome, if they were validated or were to be: consistent, in-flight, missing, different, corrupt, unavailable, skipped or deferred"),
+            ("x-memcell-validation" = String),
         )),
         CommonProblems,
         BodyProblems,

@@ -1,4 +1,5 @@
-//! How errors are answered: problem details (RFC 9457) with a stable `code`, and the one place where a kind becomes a status.
+//! How errors are answered: problem details (RFC 9457) with a stable `code`, and the one place where a kind becomes a
+//! status.
 
 use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};

@@ -1,4 +1,5 @@
-//! The body of a list of MemCells: small ones are answered whole, large ones are streamed, and memory is bounded either way.
+//! The body of a list of MemCells: small ones are answered whole, large ones are streamed, and memory is bounded either
+//! way.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -17,8 +18,8 @@ use crate::mongo::MemCellStream;
 use crate::query::{Cursor, Order};
 use crate::{Error, ErrorKind, Result};
 
-/// After how many bytes a part of a list is sent. What fits into the first one is answered whole, and an error within it is an
-/// ordinary error.
+/// After how many bytes a part of a list is sent. What fits into the first one is answered whole, and an error within
+/// it is an ordinary error.
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// A list as it is written: `{"items":[…],"next":…}`.
@@ -43,7 +44,8 @@ impl Listing {
         Self { page: Some((limit, order)), ..Self::whole(cells) }
     }
 
-    /// The answer. Each part of it may take `part_timeout`; later than in the first one, nothing is left but to break off.
+    /// The answer. Each part of it may take `part_timeout`; later than in the first one, nothing is left but to break
+    /// off.
     ///
     /// # Errors
     /// Those of the first part.

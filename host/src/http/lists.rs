@@ -19,8 +19,9 @@ use crate::query::Page;
 
 /// List MemCells
 ///
-/// Those that match all conditions. `next` is null at the end, and else the `cursor` of the following page. With `limit=0` all of them
-/// are streamed; if that fails in the middle, the connection is closed before the body is complete.
+/// Those that match all conditions. `next` is null at the end, and else the `cursor` of the following page. With
+/// `limit=0` all of them are streamed; if that fails in the middle, the connection is closed before the body is
+/// complete.
 #[utoipa::path(
     get,
     path = "/v1/memcells",
@@ -53,16 +54,15 @@ pub(super) async fn count(State(api): State<Api>, Parameters(Selection(filter)):
 
 /// Delete the MemCells of a user or of a time
 ///
-/// At least one of `user_id`, `start` and `end` must be given. Softly, only those are counted that were not deleted before.
+/// At least one of `user_id`, `start` and `end` must be given. Softly, only those are counted that were not deleted
+/// before.
 #[utoipa::path(
     delete,
     path = "/v1/memcells",
     tag = "memcells",
     params(ScopeParameters, RangeParameters, DeleteParameters),
     responses(
-        (status = 200, description = "How many were deleted", body = Deleted, headers(
-            ("x-memcell-mirrored" = String, description = "How far the copies had got, at worst: none, queued, applied, dropped, timeout or failed"),
-        )),
+        (status = 200, description = "How many were deleted", body = Deleted, headers(("x-memcell-mirrored" = String))),
         CommonProblems,
     )
 )]
@@ -89,7 +89,7 @@ pub(super) async fn delete_many(
     params(ScopeParameters, RangeParameters),
     responses(
         (status = 200, description = "How many were restored", body = Restored, headers(
-            ("x-memcell-mirrored" = String, description = "How far the copies had got, at worst: none, queued, applied, dropped, timeout or failed"),
+            ("x-memcell-mirrored" = String),
         )),
         CommonProblems,
     )

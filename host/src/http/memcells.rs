@@ -10,7 +10,7 @@ use super::Api;
 use super::answers::{self, Annotate as _};
 use super::body::{JsonBody, object};
 use super::error::{Answer, ApiError};
-use super::openapi::{BodyProblems, CommonProblems, NotFoundProblem};
+use super::openapi::{BodyProblems, CommonProblems, NotFoundProblem, TakenProblem};
 use super::parameters::{DeleteParameters, ReadParameters};
 use super::schemas::{Deleted, MemCellSchema, NewMemCellSchema, PatchSchema, Restored};
 use super::uri::{NoParameters, Parameters, Segment, shown};
@@ -19,8 +19,8 @@ use crate::memcell::{EventId, NewMemCell, Patch};
 
 /// Append a MemCell
 ///
-/// A given `event_id` is kept; without one, the server makes one. `created_at`, `updated_at` and `revision` are the server's to set,
-/// whatever is given.
+/// A given `event_id` is kept; without one, the server makes one. `created_at`, `updated_at` and `revision` are the
+/// server's to set, whatever is given.
 #[utoipa::path(
     post,
     path = "/v1/memcells",
@@ -28,13 +28,13 @@ use crate::memcell::{EventId, NewMemCell, Patch};
     request_body = NewMemCellSchema,
     responses(
         (status = 201, description = "The MemCell as it was stored", body = MemCellSchema, headers(
-            ("location" = String, description = "The path of the MemCell"),
-            ("x-memcell-revision" = u64, description = "Its revision"),
-            ("x-memcell-mirrored" = String, description = "How far its copies had got: none, queued, applied, dropped, timeout or failed"),
+            ("location" = String),
+            ("x-memcell-revision" = u64),
+            ("x-memcell-mirrored" = String),
         )),
         CommonProblems,
         BodyProblems,
-        (status = 409, description = "`already_exists`: the `event_id` is taken", body = super::error::Problem, content_type = "application/problem+json"),
+        TakenProblem,
     )
 )]
 pub(super) async fn append(
@@ -62,8 +62,8 @@ pub(super) async fn append(
     params(("event_id" = String, Path, description = "24 hexadecimal digits"), ReadParameters),
     responses(
         (status = 200, description = "The MemCell", body = MemCellSchema, headers(
-            ("x-memcell-revision" = u64, description = "Its revision; absent if another program wrote it without one"),
-            ("x-memcell-validation" = String, description = "If it was validated or was to be: consistent, in-flight, missing, different, corrupt, unavailable, skipped or deferred"),
+            ("x-memcell-revision" = u64),
+            ("x-memcell-validation" = String),
         )),
         CommonProblems,
         NotFoundProblem,
@@ -94,8 +94,8 @@ pub(super) async fn get(
     request_body = PatchSchema,
     responses(
         (status = 200, description = "The MemCell as it is now", body = MemCellSchema, headers(
-            ("x-memcell-revision" = u64, description = "Its revision"),
-            ("x-memcell-mirrored" = String, description = "How far its copies had got: none, queued, applied, dropped, timeout or failed"),
+            ("x-memcell-revision" = u64),
+            ("x-memcell-mirrored" = String),
         )),
         CommonProblems,
         BodyProblems,
@@ -124,8 +124,8 @@ pub(super) async fn update(
     params(("event_id" = String, Path, description = "24 hexadecimal digits"), DeleteParameters),
     responses(
         (status = 200, description = "It is deleted", body = Deleted, headers(
-            ("x-memcell-revision" = u64, description = "The revision of the deletion"),
-            ("x-memcell-mirrored" = String, description = "How far its copies had got: none, queued, applied, dropped, timeout or failed"),
+            ("x-memcell-revision" = u64),
+            ("x-memcell-mirrored" = String),
         )),
         CommonProblems,
         NotFoundProblem,
@@ -153,8 +153,8 @@ pub(super) async fn delete(
     params(("event_id" = String, Path, description = "24 hexadecimal digits")),
     responses(
         (status = 200, description = "It is there; 0 if it was not deleted", body = Restored, headers(
-            ("x-memcell-revision" = u64, description = "Its revision, if it was restored"),
-            ("x-memcell-mirrored" = String, description = "How far its copies had got: none, queued, applied, dropped, timeout or failed"),
+            ("x-memcell-revision" = u64),
+            ("x-memcell-mirrored" = String),
         )),
         CommonProblems,
         NotFoundProblem,

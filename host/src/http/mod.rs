@@ -1,5 +1,6 @@
-//! The HTTP API: thin handlers between requests and the store. Each file has one group of routes; what all of them share is in
-//! `requests` (around every request), `uri` and `body` (what comes in), `answers`, `listing` and `error` (what goes out).
+//! The HTTP API: thin handlers between requests and the store. Each file has one group of routes; what all of them
+//! share is in `requests` (around every request), `uri` and `body` (what comes in), `answers`, `listing` and `error`
+//! (what goes out).
 
 mod answers;
 mod batch;

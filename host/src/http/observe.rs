@@ -110,7 +110,10 @@ pub(super) async fn ready(State(api): State<Api>, Parameters(NoParameters): Para
     get,
     path = "/metrics",
     tag = "operations",
-    responses((status = 200, description = "All figures, in the OpenMetrics text format", body = String, content_type = "application/openmetrics-text"))
+    responses((
+        status = 200, description = "All figures, in the OpenMetrics text format", body = String,
+        content_type = "application/openmetrics-text",
+    ))
 )]
 pub(super) async fn metrics(State(api): State<Api>, Parameters(NoParameters): Parameters<NoParameters>) -> Answer {
     api.store.refresh_metrics();
@@ -131,7 +134,8 @@ pub(super) async fn backends(State(api): State<Api>, Parameters(NoParameters): P
 
 /// List confirmed mismatches
 ///
-/// MemCells whose copy was found to differ, and still did when it was looked at again; the newest first, a bounded number.
+/// MemCells whose copy was found to differ, and still did when it was looked at again; the newest first, a bounded
+/// number.
 #[utoipa::path(
     get,
     path = "/v1/mismatches",

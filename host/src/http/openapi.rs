@@ -23,8 +23,9 @@ use super::uri::{NoParameters, Parameters};
     info(
         title = "memcell",
         description = "Stores MemCells in MongoDB, which is authoritative, and mirrors them to key-value backends.\n\n\
-            Every error is a problem (RFC 9457) with a stable `code`: besides those of the routes, `unknown_route` (404), `method_not_allowed` \
-            (405, with `allow`) and `malformed_uri` (400). Unknown query parameters are refused. Every `GET` route takes `HEAD` too."
+            Every error is a problem (RFC 9457) with a stable `code`: besides those of the routes, `unknown_route` \
+            (404), `method_not_allowed` (405, with `allow`) and `malformed_uri` (400). Unknown query parameters are \
+            refused. Every `GET` route takes `HEAD` too."
     ),
     tags(
         (name = "memcells", description = "The documents"),
@@ -40,29 +41,57 @@ pub(super) fn base() -> Document {
     Base::openapi()
 }
 
+/// What each header of an answer means, wherever it occurs.
+const HEADERS: [(&str, &str); 5] = [
+    ("location", "The path of the new MemCell"),
+    (
+        "x-memcell-revision",
+        "The revision that the answer is about; absent if another program wrote the MemCell without one",
+    ),
+    (
+        "x-memcell-mirrored",
+        "How far the copies had got by then, at worst: `none` (there is no backend, or nothing to copy), `queued`, \
+         `applied`, `dropped` (it will be read again), `timeout` or `failed`",
+    ),
+    (
+        "x-memcell-validation",
+        "If the read was validated, or was to be: the outcome, of many the worst. `consistent`, `in-flight` (a change \
+         is on its way), `missing`, `different`, `corrupt`, `unavailable` (the copy did not come in time), `skipped`, \
+         or `deferred` (it goes on in the background)",
+    ),
+    ("x-request-id", "The id of the request in the server's log: the one that was sent, or a fresh one"),
+];
+
 /// The finished document as JSON.
 pub(super) fn render(mut document: Document) -> Bytes {
     for path in document.paths.paths.values_mut() {
-        operations_mut(path).for_each(describe_request_id);
+        for operation in operations_mut(path) {
+            operation.responses.responses.values_mut().for_each(describe_headers);
+        }
     }
-    // Its own types always make JSON; an empty answer would at least be noticed by everybody.
-    document.to_json().map_or_else(|_| Bytes::new(), Bytes::from)
+    match document.to_json() {
+        Ok(json) => json.into(),
+        // No document of these types can make this happen, and the API is of use without its description.
+        Err(error) => {
+            tracing::error!(%error, "the openapi document makes no json");
+            Bytes::from_static(b"null")
+        }
+    }
 }
 
 fn operations_mut(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut path.get, &mut path.post, &mut path.patch, &mut path.put, &mut path.delete].into_iter().flatten()
 }
 
-fn describe_request_id(operation: &mut Operation) {
-    let responses = operation.responses.responses.values_mut();
-    for response in
-        responses.filter_map(|response| if let RefOr::T(response) = response { Some(response) } else { None })
-    {
-        let header = HeaderBuilder::new()
-            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
-            .description(Some("The id of the request in the server's log: the one that was sent, or a fresh one"))
-            .build();
-        response.headers.insert(REQUEST_ID.as_str().to_owned(), header.into());
+/// Adds the header that every answer has, and says what all of them mean.
+fn describe_headers(response: &mut RefOr<Response>) {
+    let RefOr::T(response) = response else { return };
+    let request_id = HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String))).build();
+    response.headers.insert(REQUEST_ID.as_str().to_owned(), request_id.into());
+    for (name, meaning) in HEADERS {
+        if let Some(RefOr::T(header)) = response.headers.get_mut(name) {
+            header.description = Some(meaning.to_owned());
+        }
     }
 }
 
@@ -96,12 +125,14 @@ impl IntoResponses for CommonProblems {
         problems([
             (
                 "400",
-                "`invalid_argument`, `invalid_id`, `unknown_parameter`, `malformed_uri`, and for a body `malformed_json` or `incomplete_body`",
+                "`invalid_argument`, `invalid_id`, `unknown_parameter`, `malformed_uri`, and for a body \
+                 `malformed_json` or `incomplete_body`",
             ),
             ("500", "`internal`: a fault of the server; its log says more"),
             (
                 "503",
-                "`unavailable`, `timeout` or `conflict`: try again, after `retry-after` seconds if it is there; `misconfigured`: MongoDB refuses this server",
+                "`unavailable`, `timeout` or `conflict`: try again, after `retry-after` seconds if it is there; \
+                 `misconfigured`: MongoDB refuses this server",
             ),
         ])
     }
@@ -117,7 +148,8 @@ impl IntoResponses for BodyProblems {
             ("415", "`unsupported_media_type`: only `application/json` is taken"),
             (
                 "422",
-                "`invalid_document`: a field breaks the rules, `field` names it; `invalid_body`: the JSON has another shape than it should",
+                "`invalid_document`: a field breaks the rules, `field` names it; `invalid_body`: the JSON has another \
+                 shape than it should",
             ),
         ])
     }
@@ -129,5 +161,23 @@ pub(super) struct NotFoundProblem;
 impl IntoResponses for NotFoundProblem {
     fn responses() -> Responses {
         problems([("404", "`not_found`: there is no such MemCell")])
+    }
+}
+
+/// The error of every route that takes an `event_id` to store under.
+pub(super) struct TakenProblem;
+
+impl IntoResponses for TakenProblem {
+    fn responses() -> Responses {
+        problems([("409", "`already_exists`: the `event_id` is taken")])
+    }
+}
+
+/// The error of every route that not every deployment of MongoDB can serve.
+pub(super) struct UnsupportedProblem;
+
+impl IntoResponses for UnsupportedProblem {
+    fn responses() -> Responses {
+        problems([("501", "`unsupported`: a standalone MongoDB has no transactions")])
     }
 }

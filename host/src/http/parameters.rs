@@ -20,8 +20,8 @@ const DEFAULT_LATEST: u64 = 10;
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ReadParameters {
-    /// Whether to compare the MemCell with the backend's copy; the default is the server's configuration. The outcome is in
-    /// `x-memcell-validation`.
+    /// Whether to compare the MemCell with the backend's copy; the default is the server's configuration. The outcome
+    /// is in `x-memcell-validation`.
     #[param(value_type = Option<bool>)]
     pub(super) validate: Validate,
 }
@@ -68,8 +68,8 @@ impl FromQuery for DeleteParameters {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RangeParameters {
-    /// Only MemCells with a `timestamp` at or after this time (ISO 8601; UTC if it has no offset, whose `+` must be written
-    /// as `%2B`).
+    /// Only MemCells with a `timestamp` at or after this time (ISO 8601; UTC if it has no offset, whose `+` must be
+    /// written as `%2B`).
     #[param(value_type = Option<String>, format = DateTime)]
     start: Option<DateTime>,
     /// Only MemCells with a `timestamp` before this time.
@@ -117,7 +117,8 @@ impl FromQuery for Scope {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct FilterParameters {
-    /// Only MemCells of this user; together with `start` or `end` also those that have the user among their `participants`.
+    /// Only MemCells of this user; together with `start` or `end` also those that have the user among their
+    /// `participants`.
     user_id: Option<String>,
     /// Only MemCells of this group.
     group_id: Option<String>,

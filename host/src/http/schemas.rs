@@ -1,5 +1,5 @@
-//! The shapes of bodies, as the OpenAPI document describes them. Those that only describe are never made: MemCells are written and read
-//! as they are, and reports have types of their own, which tests compare with what is said here.
+//! The shapes of bodies, as the OpenAPI document describes them. Those that only describe are never made: MemCells are
+//! written and read as they are, and reports have types of their own, which tests compare with what is said here.
 #![expect(dead_code, reason = "most of these types describe JSON that is written without them")]
 
 use std::collections::BTreeMap;
@@ -26,7 +26,8 @@ pub(super) struct Count {
     pub(super) count: u64,
 }
 
-/// The fields of a MemCell that callers set. Each can be absent, and null but for `timestamp`; other fields are kept as they are given.
+/// The fields of a MemCell that callers set. Each can be absent, and null but for `timestamp`; other fields are kept as
+/// they are given.
 #[derive(Serialize, ToSchema)]
 #[schema(as = MemCellFields)]
 pub(super) struct FieldsSchema {
@@ -101,8 +102,8 @@ pub(super) struct NewMemCellSchema {
     fields: (),
 }
 
-/// New values for top-level fields of a MemCell. `event_id`, `revision`, `created_at`, `updated_at`, `deleted_at` and `deleted_by` can't
-/// be among them.
+/// New values for top-level fields of a MemCell. `event_id`, `revision`, `created_at`, `updated_at`, `deleted_at` and
+/// `deleted_by` can't be among them.
 #[derive(Serialize, ToSchema)]
 #[schema(as = MemCellPatch)]
 pub(super) struct PatchSchema {

@@ -15,12 +15,13 @@ use super::router;
 use crate::config::HttpConfig;
 use crate::store::MemCellStore;
 
-/// How long an HTTP/1 connection may take to send the head of its next request, and an HTTP/2 one to answer a ping: those who are gone
-/// or never finish a request must not hold connections forever.
+/// How long an HTTP/1 connection may take to send the head of its next request, and an HTTP/2 one to answer a ping:
+/// those who are gone or never finish a request must not hold connections forever.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Answers requests (HTTP/1 and HTTP/2) until `shutdown` completes; then accepts no more, closes idle connections, and waits for running
-/// requests for `config.shutdown_grace` at the most. Connections that are left then are cut. The store stays open, and is the caller's to close.
+/// Answers requests (HTTP/1 and HTTP/2) until `shutdown` completes; then accepts no more, closes idle connections, and
+/// waits for running requests for `config.shutdown_grace` at the most. Connections that are left then are cut. The
+/// store stays open, and is the caller's to close.
 ///
 /// Dropped, it cuts all connections at once.
 ///
@@ -53,7 +54,7 @@ pub async fn serve(
     }
     drop(listener);
     if tokio::time::timeout(config.shutdown_grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!(grace = ?config.shutdown_grace, "requests were still running when the time for the shutdown was over");
+        tracing::warn!(grace = ?config.shutdown_grace, "requests still ran when the grace period was over");
     }
     connections.shutdown().await;
     Ok(())

@@ -316,7 +316,9 @@ async fn the_document_is_complete_in_itself() {
         for (method, operation) in item.as_object().unwrap() {
             let responses = operation["responses"].as_object().unwrap();
             for (status, response) in responses {
-                assert!(response["headers"]["x-request-id"].is_object(), "{method} {path} {status}");
+                let headers = response["headers"].as_object().unwrap();
+                assert!(headers.contains_key("x-request-id"), "{method} {path} {status}");
+                assert!(headers.values().all(|header| header["description"].is_string()), "{method} {path} {status}");
                 let is_error = status.as_str() >= "400" && path.starts_with("/v1/");
                 assert_eq!(
                     response["content"]["application/problem+json"].is_object(),
@@ -472,7 +474,8 @@ async fn read_until(connection: &mut TcpStream, end: &str) {
     }
 }
 
-/// Sends the head of a request and as much of its body that it can't be answered yet, and waits until it is being handled.
+/// Sends the head of a request and as much of its body that it can't be answered yet, and waits until it is being
+/// handled.
 async fn begin_request(address: std::net::SocketAddr) -> TcpStream {
     let mut connection = TcpStream::connect(address).await.unwrap();
     let head = b"POST /v1/memcells HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\

@@ -10,7 +10,7 @@ use super::Api;
 use super::answers::{self, Annotate as _};
 use super::body::JsonBody;
 use super::error::{Answer, ApiError};
-use super::openapi::{BodyProblems, CommonProblems, NotFoundProblem};
+use super::openapi::{BodyProblems, CommonProblems, NotFoundProblem, TakenProblem, UnsupportedProblem};
 use super::schemas::{NewMemCellSchema, PatchSchema, TransactionAnswer};
 use super::uri::{NoParameters, Parameters};
 use crate::Result;
@@ -79,8 +79,8 @@ fn read(value: Value) -> Answer<Operation> {
 
 /// Write several MemCells together
 ///
-/// All of it takes place or nothing; the error of the first operation that fails names its index, from 0: `operation 3: …`. Needs a
-/// MongoDB replica set or sharded cluster.
+/// All of it takes place or nothing; the error of the first operation that fails names its index, from 0: `operation 3:
+/// …`. Needs a MongoDB replica set or sharded cluster.
 #[utoipa::path(
     post,
     path = "/v1/transactions",
@@ -88,13 +88,13 @@ fn read(value: Value) -> Answer<Operation> {
     request_body = TransactionRequest,
     responses(
         (status = 200, description = "The result of each operation", body = TransactionAnswer, headers(
-            ("x-memcell-mirrored" = String, description = "How far the copies had got, at worst: none, queued, applied, dropped, timeout or failed"),
+            ("x-memcell-mirrored" = String),
         )),
         CommonProblems,
         BodyProblems,
         NotFoundProblem,
-        (status = 409, description = "`already_exists`: an `event_id` is taken", body = super::error::Problem, content_type = "application/problem+json"),
-        (status = 501, description = "`unsupported`: a standalone MongoDB has no transactions", body = super::error::Problem, content_type = "application/problem+json"),
+        TakenProblem,
+        UnsupportedProblem,
     )
 )]
 pub(super) async fn transact(

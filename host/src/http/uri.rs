@@ -1,4 +1,5 @@
-//! Reading URIs strictly: what is malformed, and a query parameter that is unknown or repeated, is refused, never ignored.
+//! Reading URIs strictly: what is malformed, and a query parameter that is unknown or repeated, is refused, never
+//! ignored.
 
 use std::borrow::Cow;
 

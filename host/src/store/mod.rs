@@ -37,8 +37,7 @@ const INDEX_RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// MemCells in MongoDB, mirrored. Cheap to clone; all clones are one store.
 ///
-/// Futures of its operations can be dropped at any time; a write that MongoDB was already given may take place all the same, and
-/// its copies then follow when it is noticed.
+/// Futures of its operations can be dropped at any time; a write that was begun goes on to its end then, copies included.
 #[derive(Clone)]
 pub struct MemCellStore {
     inner: Arc<Inner>,

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use futures::future::BoxFuture;
 
+use super::writes::to_the_end;
 use super::{MemCellStore, Written};
 use crate::memcell::{EventId, MemCell, NewMemCell, Patch};
 use crate::mongo::Transaction;
@@ -45,13 +46,18 @@ impl MemCellStore {
     /// [`crate::ErrorKind::Conflict`] if others kept interfering.
     pub async fn transaction<T, F>(&self, body: F) -> Result<Written<T>>
     where
-        F: for<'a> FnMut(&'a mut Transaction) -> BoxFuture<'a, Result<T>> + Send,
-        T: Send,
+        F: for<'a> FnMut(&'a mut Transaction) -> BoxFuture<'a, Result<T>> + Send + 'static,
+        T: Send + 'static,
     {
-        let started = Instant::now();
-        let result = self.inner.repository.transaction(body).await;
-        self.suspect_if_uncertain(result.as_ref().err(), None);
-        self.conclude("transaction", started, result.map(|committed| (committed.value, committed.changes))).await
+        let store = self.clone();
+        to_the_end(async move {
+            let started = Instant::now();
+            let result = store.inner.repository.transaction(body).await;
+            store.suspect_if_uncertain(result.as_ref().err(), None);
+            let result = result.map(|committed| (committed.value, committed.changes));
+            store.conclude("transaction", started, result).await
+        })
+        .await
     }
 
     /// [`MemCellStore::transaction`] for a list of operations: one result per operation, in their order.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use futures::future::join_all;
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::{MemCellStore, Mirrored, Written};
 use crate::change::Change;
@@ -14,21 +15,27 @@ use crate::mongo::ChangeSink;
 use crate::query::BulkScope;
 use crate::{Error, ErrorKind, Result};
 
+/// Each write runs in a task of its own: a caller that goes away (a client that hangs up, a request that takes too long) doesn't
+/// leave MongoDB with a change that the mirrors were never told of.
 impl MemCellStore {
     /// Stores a new document and answers it as stored. A given id is kept.
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if the given id is taken; those of MongoDB being away.
     pub async fn append(&self, cell: NewMemCell) -> Result<Written<MemCell>> {
-        let started = Instant::now();
-        let key = cell.event_id().map(DocumentKey::from);
-        let result = self.inner.repository.insert(cell).await;
-        self.suspect_if_uncertain(result.as_ref().err(), key);
-        let written = match result {
-            Ok(cell) => put(&cell).map(|change| (cell, vec![change])),
-            Err(error) => Err(error),
-        };
-        self.conclude("append", started, written).await
+        let store = self.clone();
+        to_the_end(async move {
+            let started = Instant::now();
+            let key = cell.event_id().map(DocumentKey::from);
+            let result = store.inner.repository.insert(cell).await;
+            store.suspect_if_uncertain(result.as_ref().err(), key);
+            let written = match result {
+                Ok(cell) => put(&cell).map(|change| (cell, vec![change])),
+                Err(error) => Err(error),
+            };
+            store.conclude("append", started, written).await
+        })
+        .await
     }
 
     /// Stores each document for itself: one result per document, in their order.
@@ -36,18 +43,22 @@ impl MemCellStore {
     /// # Errors
     /// If MongoDB is away altogether.
     pub async fn append_many(&self, cells: Vec<NewMemCell>) -> Result<Written<Vec<Result<MemCell>>>> {
-        let started = Instant::now();
-        let result = self.inner.repository.insert_many(cells).await;
-        let uncertain = match &result {
-            Ok(results) => results.iter().find_map(|result| result.as_ref().err().filter(|error| is_uncertain(error))),
-            Err(error) => Some(error),
-        };
-        self.suspect_if_uncertain(uncertain, None);
-        let written = result.and_then(|results| {
-            let changes = results.iter().flatten().map(put).collect::<Result<Vec<Change>>>()?;
-            Ok((results, changes))
-        });
-        self.conclude("append_many", started, written).await
+        let store = self.clone();
+        to_the_end(async move {
+            let started = Instant::now();
+            let result = store.inner.repository.insert_many(cells).await;
+            let uncertain = match &result {
+                Ok(results) => results.iter().find_map(|result| result.as_ref().err().filter(|error| is_uncertain(error))),
+                Err(error) => Some(error),
+            };
+            store.suspect_if_uncertain(uncertain, None);
+            let written = result.and_then(|results| {
+                let changes = results.iter().flatten().map(put).collect::<Result<Vec<Change>>>()?;
+                Ok((results, changes))
+            });
+            store.conclude("append_many", started, written).await
+        })
+        .await
     }
 
     /// Replaces the top-level fields of the patch in a live document, in one atomic step, and answers the new document. An empty
@@ -56,14 +67,19 @@ impl MemCellStore {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no live document with this id.
     pub async fn update(&self, id: EventId, patch: &Patch) -> Result<Written<MemCell>> {
-        let started = Instant::now();
-        let result = self.inner.repository.update(id, patch).await;
-        self.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
-        let written = result.and_then(|cell| {
-            let changes = if patch.is_empty() { Vec::new() } else { vec![put(&cell)?] };
-            Ok((cell, changes))
-        });
-        self.conclude("update", started, written).await
+        let store = self.clone();
+        let patch = patch.clone();
+        to_the_end(async move {
+            let started = Instant::now();
+            let result = store.inner.repository.update(id, &patch).await;
+            store.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
+            let written = result.and_then(|cell| {
+                let changes = if patch.is_empty() { Vec::new() } else { vec![put(&cell)?] };
+                Ok((cell, changes))
+            });
+            store.conclude("update", started, written).await
+        })
+        .await
     }
 
     /// Hides a live document; [`MemCellStore::restore`] brings it back. Answers its new revision.
@@ -71,11 +87,16 @@ impl MemCellStore {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no live document with this id.
     pub async fn delete(&self, id: EventId, deleted_by: Option<&str>) -> Result<Written<u64>> {
-        let started = Instant::now();
-        let _announced = self.announce(id);
-        let result = self.inner.repository.soft_delete(id, deleted_by).await;
-        self.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
-        self.conclude("delete", started, result.map(|change| (change.stamp, vec![change]))).await
+        let store = self.clone();
+        let deleted_by = deleted_by.map(str::to_owned);
+        to_the_end(async move {
+            let started = Instant::now();
+            let _announced = store.announce(id);
+            let result = store.inner.repository.soft_delete(id, deleted_by.as_deref()).await;
+            store.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
+            store.conclude("delete", started, result.map(|change| (change.stamp, vec![change]))).await
+        })
+        .await
     }
 
     /// Removes a document for good, live or soft-deleted. Answers the stamp of its deletion.
@@ -83,11 +104,15 @@ impl MemCellStore {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no document with this id.
     pub async fn hard_delete(&self, id: EventId) -> Result<Written<u64>> {
-        let started = Instant::now();
-        let _announced = self.announce(id);
-        let result = self.inner.repository.hard_delete(id).await;
-        self.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
-        self.conclude("hard_delete", started, result.map(|change| (change.stamp, vec![change]))).await
+        let store = self.clone();
+        to_the_end(async move {
+            let started = Instant::now();
+            let _announced = store.announce(id);
+            let result = store.inner.repository.hard_delete(id).await;
+            store.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
+            store.conclude("hard_delete", started, result.map(|change| (change.stamp, vec![change]))).await
+        })
+        .await
     }
 
     /// Makes a soft-deleted document visible again, and answers it; `None` if it was not deleted.
@@ -95,14 +120,18 @@ impl MemCellStore {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no document with this id.
     pub async fn restore(&self, id: EventId) -> Result<Written<Option<MemCell>>> {
-        let started = Instant::now();
-        let result = self.inner.repository.restore(id).await;
-        self.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
-        let written = result.and_then(|cell| {
-            let changes = cell.as_ref().map(put).transpose()?.into_iter().collect();
-            Ok((cell, changes))
-        });
-        self.conclude("restore", started, written).await
+        let store = self.clone();
+        to_the_end(async move {
+            let started = Instant::now();
+            let result = store.inner.repository.restore(id).await;
+            store.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
+            let written = result.and_then(|cell| {
+                let changes = cell.as_ref().map(put).transpose()?.into_iter().collect();
+                Ok((cell, changes))
+            });
+            store.conclude("restore", started, written).await
+        })
+        .await
     }
 
     /// [`MemCellStore::delete`] for all live documents of a scope; answers how many it hid.
@@ -110,10 +139,15 @@ impl MemCellStore {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for a scope that means everything. After an error in the middle, what was done stays done.
     pub async fn delete_many(&self, scope: &BulkScope, deleted_by: Option<&str>) -> Result<Written<u64>> {
-        let started = Instant::now();
-        let repository = &self.inner.repository;
-        let result = self.bulk(async |sink| repository.soft_delete_many(scope, deleted_by, sink).await).await;
-        self.observe("delete_many", started, result)
+        let store = self.clone();
+        let (scope, deleted_by) = (scope.clone(), deleted_by.map(str::to_owned));
+        to_the_end(async move {
+            let started = Instant::now();
+            let repository = &store.inner.repository;
+            let result = store.bulk(async |sink| repository.soft_delete_many(&scope, deleted_by.as_deref(), sink).await).await;
+            store.observe("delete_many", started, result)
+        })
+        .await
     }
 
     /// [`MemCellStore::hard_delete`] for all documents of a scope, live or not; answers how many it removed.
@@ -121,10 +155,15 @@ impl MemCellStore {
     /// # Errors
     /// As [`MemCellStore::delete_many`].
     pub async fn hard_delete_many(&self, scope: &BulkScope) -> Result<Written<u64>> {
-        let started = Instant::now();
-        let repository = &self.inner.repository;
-        let result = self.bulk(async |sink| repository.hard_delete_many(scope, sink).await).await;
-        self.observe("hard_delete_many", started, result)
+        let store = self.clone();
+        let scope = scope.clone();
+        to_the_end(async move {
+            let started = Instant::now();
+            let repository = &store.inner.repository;
+            let result = store.bulk(async |sink| repository.hard_delete_many(&scope, sink).await).await;
+            store.observe("hard_delete_many", started, result)
+        })
+        .await
     }
 
     /// [`MemCellStore::restore`] for all soft-deleted documents of a scope; answers how many it brought back.
@@ -132,10 +171,15 @@ impl MemCellStore {
     /// # Errors
     /// As [`MemCellStore::delete_many`].
     pub async fn restore_many(&self, scope: &BulkScope) -> Result<Written<u64>> {
-        let started = Instant::now();
-        let repository = &self.inner.repository;
-        let result = self.bulk(async |sink| repository.restore_many(scope, sink).await).await;
-        self.observe("restore_many", started, result)
+        let store = self.clone();
+        let scope = scope.clone();
+        to_the_end(async move {
+            let started = Instant::now();
+            let repository = &store.inner.repository;
+            let result = store.bulk(async |sink| repository.restore_many(&scope, sink).await).await;
+            store.observe("restore_many", started, result)
+        })
+        .await
     }
 
     /// Runs a bulk operation, mirroring each change as soon as it is acknowledged: an error in the middle loses none.
@@ -187,6 +231,12 @@ impl MemCellStore {
             });
         }
     }
+}
+
+/// Runs a write to its end, whether or not somebody still waits for it.
+pub(super) async fn to_the_end<T: Send + 'static>(write: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let ended = tokio::spawn(write.in_current_span()).await;
+    ended.unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, "a write did not come to its end").with_source(error)))
 }
 
 /// Whether the write may have taken place all the same.

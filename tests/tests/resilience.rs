@@ -1,0 +1,374 @@
+//! Whatever the backend does, MongoDB's operations succeed with the right answers, in time; and the backend converges when it can.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use memcell_host::config::{Ack, BackendConfig};
+use memcell_host::store::MemCellStore;
+use memcell_tests::artifacts;
+use memcell_tests::host::{Answer, TestHost, eventually, hostile, in_memory};
+use memcell_tests::sample::Samples;
+use mongodb::bson::{doc, oid::ObjectId};
+use serde_json::{Value, json};
+
+/// How long an operation may take when nothing but MongoDB is waited for. Far above what it takes, far below every deadline of
+/// a hung backend in these tests.
+const PROMPT: Duration = Duration::from_secs(3);
+
+fn memcell(text: &str) -> Value {
+    json!({ "user_id": "ann", "timestamp": "2025-06-26T00:03:30.123Z", "summary": text, "note": { "n": 1, "x": null } })
+}
+
+async fn promptly(host: &TestHost, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
+    let started = Instant::now();
+    let answer = match body {
+        Some(body) => host.json(method, path, body).await?,
+        None => host.request(method, path).await?,
+    };
+    ensure!(started.elapsed() < PROMPT, "{method} {path} took {:?}", started.elapsed());
+    Ok(answer)
+}
+
+/// Every kind of operation, each checked against what MongoDB must answer.
+async fn all_operations_work(host: &TestHost) -> Result<()> {
+    for round in 0..4 {
+        let created = promptly(host, "POST", "/v1/memcells", Some(&memcell("one"))).await?;
+        ensure!(created.status == 201, "{created:?}");
+        let id = created.body["event_id"].as_str().context("no id")?.to_owned();
+        let path = format!("/v1/memcells/{id}");
+        let read = promptly(host, "GET", &path, None).await?;
+        ensure!(read.status == 200 && read.body == created.body, "{read:?}");
+        let patched = promptly(host, "PATCH", &path, Some(&json!({ "summary": "two" }))).await?;
+        ensure!(
+            patched.status == 200 && patched.body["summary"] == "two" && patched.body["note"]["n"] == 1,
+            "{patched:?}"
+        );
+        let batch = json!([memcell("b"), memcell("c"), { "timestamp": 5 }]);
+        let batch = promptly(host, "POST", "/v1/memcells/batch", Some(&batch)).await?;
+        ensure!(batch.body["items"][2]["error"]["code"] == "invalid_document", "{batch:?}");
+        let ids = json!({ "event_ids": [id, batch.body["items"][0]["event_id"]], "validate": true });
+        let both = promptly(host, "POST", "/v1/memcells/batch-get", Some(&ids)).await?;
+        ensure!(both.body["items"].as_object().map(serde_json::Map::len) == Some(2), "{both:?}");
+        ensure!(promptly(host, "DELETE", &path, None).await?.body == json!({ "deleted": 1 }));
+        ensure!(promptly(host, "GET", &path, None).await?.status == 404);
+        ensure!(promptly(host, "POST", &format!("{path}/restore"), None).await?.body == json!({ "restored": 1 }));
+        ensure!(promptly(host, "DELETE", &format!("{path}?hard=true"), None).await?.body == json!({ "deleted": 1 }));
+        let count = promptly(host, "GET", "/v1/memcells/count?user_id=ann", None).await?;
+        ensure!(count.body == json!({ "count": 2 * (round + 1) }), "{count:?}");
+        let list = promptly(host, "GET", "/v1/memcells?user_id=ann&limit=0", None).await?;
+        ensure!(list.body["items"].as_array().map(Vec::len) == Some(2 * (round + 1)), "{list:?}");
+    }
+    let gone = promptly(host, "DELETE", "/v1/memcells?user_id=ann&hard=true", None).await?;
+    ensure!(gone.body == json!({ "deleted": 8 }), "{gone:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_alone_is_enough() -> Result<()> {
+    let host = TestHost::start(Vec::new()).await?;
+    all_operations_work(&host).await?;
+    let created = host.json("POST", "/v1/memcells", &memcell("x")).await?;
+    assert_eq!(created.header("x-memcell-mirrored"), "none");
+    let path = format!("/v1/memcells/{}?validate=true", created.body["event_id"].as_str().unwrap_or_default());
+    assert_eq!(host.request("GET", &path).await?.header("x-memcell-validation"), "skipped");
+    assert_eq!(host.request("GET", "/v1/backends").await?.body, json!({ "items": [] }));
+    assert_eq!(host.request("GET", "/readyz").await?.status, 200);
+    Ok(())
+}
+
+/// Backends that can't even be opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn backends_that_do_not_load() -> Result<()> {
+    let missing = BackendConfig::new("local", "/nonexistent/plugin.wasm".into());
+    let not_wasm = BackendConfig::new("local", artifacts::workspace().join("Cargo.toml"));
+    let refusing = hostile(&[("mode", "refuse"), ("on", "open")])?;
+    let no_backend = BackendConfig::new("local", artifacts::guest("missing_store")?);
+    for (config, reason) in [
+        (missing, "/nonexistent/plugin.wasm"),
+        (not_wasm, "not a WebAssembly file"),
+        (refusing, "refused on purpose"),
+        (no_backend, "memcell:kv/store@0.1.0"),
+    ] {
+        let host = TestHost::start(vec![config]).await?;
+        eventually("the failure shows", async || {
+            Ok(host.request("GET", "/v1/backends").await?.body["items"][0]["state"] == "failed")
+        })
+        .await?;
+        let shown = host.request("GET", "/v1/backends").await?.body["items"][0]["reason"].to_string();
+        assert!(shown.contains(reason), "{shown} does not contain {reason}");
+        all_operations_work(&host).await?;
+        let id = host.append(&memcell("x")).await?;
+        let read = host.request("GET", &format!("/v1/memcells/{id}")).await?;
+        assert_eq!((read.status, read.header("x-memcell-validation")), (200, "unavailable"));
+        host.stop().await?;
+    }
+    Ok(())
+}
+
+/// Backends that misbehave in every call, in every way there is a guest for.
+#[tokio::test(flavor = "multi_thread")]
+async fn backends_that_break_in_every_call() -> Result<()> {
+    for mode in ["trap", "memory", "error", "full", "giant-error"] {
+        let host = TestHost::start(vec![hostile(&[("mode", mode), ("on", "any")])?]).await?;
+        all_operations_work(&host).await.with_context(|| mode)?;
+        assert!(host.store.mismatches().is_empty(), "{mode}: a backend that fails is not a mismatch");
+        host.stop().await?;
+    }
+    Ok(())
+}
+
+/// Answers that can't be believed never reach a reader.
+#[tokio::test(flavor = "multi_thread")]
+async fn backends_that_answer_garbage() -> Result<()> {
+    for mode in
+        ["short-answer", "long-answer", "swapped", "wrong-key", "giant-answer", "aliased-answer", "invalid-utf8"]
+    {
+        let host = TestHost::start(vec![hostile(&[("mode", mode), ("on", "get")])?]).await?;
+        all_operations_work(&host).await.with_context(|| mode)?;
+        host.stop().await?;
+    }
+    Ok(())
+}
+
+/// The deadline of the call is far away: only the reader's own budget and the writer's not waiting keep them prompt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hung_backend_costs_a_read_its_budget_and_a_write_nothing() -> Result<()> {
+    for mode in ["loop", "sleep"] {
+        let mut config = hostile(&[("mode", mode), ("on", "get")])?;
+        config.limits.call_timeout = Duration::from_secs(60);
+        let budget = Duration::from_millis(400);
+        let host = TestHost::start_with(vec![config], |config| {
+            config.validation.read_budget = budget;
+            config.http.shutdown_grace = Duration::from_millis(500);
+        })
+        .await?;
+        host.live().await?;
+        let id = host.append(&memcell("x")).await?;
+        host.settled().await?;
+        for _ in 0..2 {
+            let started = Instant::now();
+            let read = host.request("GET", &format!("/v1/memcells/{id}")).await?;
+            let elapsed = started.elapsed();
+            assert_eq!((read.status, read.header("x-memcell-validation")), (200, "unavailable"), "{mode}");
+            assert!(elapsed >= budget && elapsed < budget + PROMPT, "{mode}: {elapsed:?}");
+        }
+        // The shard hangs now. Writes and reads that aren't validated notice nothing of it.
+        let started = Instant::now();
+        for n in 0..20 {
+            let written = host.json("PATCH", &format!("/v1/memcells/{id}"), &json!({ "n": n })).await?;
+            assert_eq!((written.status, written.header("x-memcell-mirrored")), (200, "queued"), "{mode}");
+            assert_eq!(host.request("GET", &format!("/v1/memcells/{id}?validate=false")).await?.body["n"], n);
+        }
+        assert!(started.elapsed() < PROMPT, "{mode}: 20 writes took {:?}", started.elapsed());
+        let undone = host.stop().await?;
+        assert!(
+            undone.is_some_and(|undone| undone.contains("local")),
+            "{mode}: a shutdown says that it gave up waiting"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_asks_for_it_waits_for_the_backend() -> Result<()> {
+    let mut config = in_memory()?;
+    config.ack = Ack::Mirrored;
+    let host = TestHost::start(vec![config]).await?;
+    host.live().await?;
+    let created = host.json("POST", "/v1/memcells", &memcell("x")).await?;
+    assert_eq!((created.status, created.header("x-memcell-mirrored")), (201, "applied"));
+    let id = created.body["event_id"].as_str().context("no id")?;
+    assert!(host.mirrored(id).await?.is_some());
+    host.stop().await?;
+
+    let mut config = hostile(&[("mode", "sleep"), ("on", "put")])?;
+    config.ack = Ack::Mirrored;
+    config.ack_timeout = Duration::from_millis(200);
+    config.limits.call_timeout = Duration::from_secs(60);
+    let host =
+        TestHost::start_with(vec![config], |config| config.http.shutdown_grace = Duration::from_millis(200)).await?;
+    host.live().await?;
+    let started = Instant::now();
+    let created = host.json("POST", "/v1/memcells", &memcell("x")).await?;
+    assert_eq!((created.status, created.header("x-memcell-mirrored")), (201, "timeout"));
+    assert!(started.elapsed() < PROMPT);
+    host.stop().await?;
+    Ok(())
+}
+
+/// MongoDB and the backend agree on each of these ids.
+async fn agree(host: &TestHost, ids: &[String]) -> Result<()> {
+    for id in ids {
+        let (stored, mirrored) = (host.stored(id).await?, host.mirrored(id).await?);
+        let live = stored.filter(|document| document.get("deleted_at").is_none_or(Value::is_null));
+        ensure!(live == mirrored, "{id}: mongodb has {live:?}, the backend {mirrored:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_is_filled_before_it_counts() -> Result<()> {
+    let mut config = in_memory()?;
+    config.shards = 2;
+    let mut host = TestHost::start(Vec::new()).await?;
+    let mut ids = Vec::new();
+    for memcell in Samples::new(7).take(50) {
+        ids.push(host.append(&memcell).await?);
+    }
+    host.request("DELETE", &format!("/v1/memcells/{}", ids[0])).await?;
+    // What another program wrote: no revision, another type of id.
+    host.collection.insert_one(doc! { "_id": ObjectId::new(), "timestamp": mongodb::bson::DateTime::now() }).await?;
+    host.collection.insert_one(doc! { "_id": "text", "timestamp": mongodb::bson::DateTime::now() }).await?;
+    host.restart(vec![config]).await?;
+    host.live().await?;
+    let report = host.store.backends().await;
+    assert_eq!((report[0].state, report[0].entries), ("live", Some(51)));
+    agree(&host, &ids).await?;
+    Ok(())
+}
+
+/// Each instance dies at its third put: what it held is copied again, what it missed is read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_crashes_is_filled_again() -> Result<()> {
+    let mut config = hostile(&[("mode", "trap"), ("on", "put"), ("after", "3"), ("times", "1")])?;
+    config.supervision.restart_limit = 1000;
+    let host = TestHost::start(vec![config]).await?;
+    host.live().await?;
+    let mut ids = Vec::new();
+    for memcell in Samples::new(3).take(12) {
+        ids.push(host.append(&memcell).await?);
+        host.settled().await?;
+    }
+    host.request("DELETE", &format!("/v1/memcells/{}", ids[2])).await?;
+    host.settled().await?;
+    agree(&host, &ids).await?;
+    let backend = host.request("GET", "/v1/backends").await?.body["items"][0].clone();
+    assert!(backend["restarts"].as_u64() > Some(1), "{backend}");
+    let read = host.request("GET", &format!("/v1/memcells/{}", ids[5])).await?;
+    assert_eq!(read.header("x-memcell-validation"), "consistent");
+    assert!(host.store.mismatches().is_empty());
+    host.stop().await?;
+    Ok(())
+}
+
+/// A queue of one change drops most of them; they are read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_changes_are_caught_up_with() -> Result<()> {
+    let mut config = in_memory()?;
+    config.queue.changes = 1;
+    config.queue.batch = 1;
+    let host = TestHost::start(vec![config]).await?;
+    host.live().await?;
+    let batch: Vec<Value> = Samples::new(5).take(300).collect();
+    let answer = host.json("POST", "/v1/memcells/batch", &Value::Array(batch)).await?;
+    let ids: Vec<String> = answer.body["items"]
+        .as_array()
+        .context("no items")?
+        .iter()
+        .filter_map(|item| item["event_id"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(ids.len(), 300);
+    host.settled().await?;
+    agree(&host, &ids).await?;
+    let metrics = host.request("GET", "/metrics").await?.body;
+    let metrics = metrics.as_str().context("no text")?;
+    assert!(metrics.contains("memcell_mirror_direct_writes_total{backend=\"local\",kind=\"dropped\"}"), "{metrics}");
+    host.stop().await?;
+    Ok(())
+}
+
+async fn mismatch(host: &TestHost) -> Result<Value> {
+    eventually("the mismatch is confirmed", async || {
+        Ok(host.request("GET", "/v1/mismatches").await?.body["items"] != json!([]))
+    })
+    .await?;
+    Ok(host.request("GET", "/v1/mismatches").await?.body["items"][0].clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_behind_the_host_is_caught_and_its_repair_noticed() -> Result<()> {
+    let host = TestHost::start(vec![in_memory()?]).await?;
+    host.live().await?;
+    let id = host.append(&memcell("as written")).await?;
+    host.settled().await?;
+    let path = format!("/v1/memcells/{id}");
+    assert_eq!(host.request("GET", &path).await?.header("x-memcell-validation"), "consistent");
+    let object_id = ObjectId::parse_str(&id)?;
+    host.collection.update_one(doc! { "_id": object_id }, doc! { "$set": { "summary": "changed" } }).await?;
+    let read = host.request("GET", &path).await?;
+    assert_eq!((read.header("x-memcell-validation"), &read.body["summary"]), ("different", &json!("changed")));
+    let row = mismatch(&host).await?;
+    assert_eq!((&row["event_id"], &row["kind"], &row["backend"]), (&json!(id), &json!("different"), &json!("local")));
+    let difference = &row["differences"][0];
+    assert_eq!(difference["path"], "summary");
+    assert_eq!((&difference["mongo"], &difference["kv"]), (&json!("\"changed\""), &json!("\"as written\"")));
+    // A change through the host brings both sides together, and the row goes with the next validated read.
+    host.json("PATCH", &path, &json!({ "summary": "again" })).await?;
+    host.settled().await?;
+    assert_eq!(host.request("GET", &path).await?.header("x-memcell-validation"), "consistent");
+    assert_eq!(host.request("GET", "/v1/mismatches").await?.body["items"], json!([]));
+    // A document that was removed behind the host is still in the backend.
+    host.collection.delete_one(doc! { "_id": object_id }).await?;
+    let read = host.request("GET", &path).await?;
+    assert_eq!((read.status, read.header("x-memcell-validation")), (404, "different"));
+    assert_eq!(mismatch(&host).await?["differences"][0]["kind"], "only_in_kv");
+    host.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_are_lost_or_damaged_are_confirmed() -> Result<()> {
+    for (mode, on, kind) in
+        [("lost-write", "put", "missing"), ("stale-value", "get", "corrupt"), ("garbage-value", "get", "corrupt")]
+    {
+        let host = TestHost::start(vec![hostile(&[("mode", mode), ("on", on)])?]).await?;
+        host.live().await?;
+        let id = host.append(&memcell("x")).await?;
+        host.settled().await?;
+        let path = format!("/v1/memcells/{id}");
+        eventually("the copy has had its time", async || {
+            Ok(host.request("GET", &path).await?.header("x-memcell-validation") == kind)
+        })
+        .await?;
+        assert_eq!(mismatch(&host).await?["kind"], kind, "{mode}");
+        let metrics = host.request("GET", "/metrics").await?.body;
+        let figure = format!("memcell_mismatches_confirmed_total{{backend=\"local\",kind=\"{kind}\"}} 1");
+        assert!(metrics.as_str().is_some_and(|metrics| metrics.contains(&figure)), "{mode}: {metrics}");
+        host.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_required_backend_that_fails_refuses_the_start() -> Result<()> {
+    let host = TestHost::start(Vec::new()).await?;
+    let mut config = host.config.clone();
+    let mut backend = BackendConfig::new("needed", "/nonexistent/plugin.wasm".into());
+    backend.required = true;
+    config.backends = vec![backend];
+    let error = MemCellStore::open(&config, std::sync::Arc::default()).await.err().context("it was opened")?;
+    assert!(error.to_string().contains("needed") && error.to_string().contains("/nonexistent/plugin.wasm"), "{error}");
+    Ok(())
+}
+
+/// A client that hangs up in the middle of its writes leaves no trace of it in the backend: what MongoDB has, the backend gets.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_whose_client_went_away_are_mirrored_all_the_same() -> Result<()> {
+    let host = TestHost::start(vec![in_memory()?]).await?;
+    host.live().await?;
+    let mut ids = Vec::new();
+    for n in 0..40_u64 {
+        let id = host.append(&memcell("x")).await?;
+        let request = host.client.patch(format!("{}/v1/memcells/{id}", host.url)).json(&json!({ "summary": "gone" }));
+        // Some of these are cut off before they reach the host, some while MongoDB is at work.
+        let _ = tokio::time::timeout(Duration::from_micros(150 * n), request.send()).await;
+        ids.push(id);
+    }
+    eventually("both sides agree", async || {
+        host.settled().await?;
+        Ok(agree(&host, &ids).await.is_ok())
+    })
+    .await?;
+    host.stop().await?;
+    Ok(())
+}
