@@ -22,7 +22,7 @@ pub enum ErrorKind {
     AlreadyExists,
     /// Other writers kept interfering (a transaction that conflicted until its time was up). Try again.
     Conflict,
-    /// MongoDB can't be reached, or has no primary. Try again.
+    /// MongoDB can't be reached, or has no primary; at the start, also a required backend that can't be used. Try again.
     Unavailable,
     /// MongoDB did not answer within the bounded wait. A write may or may not have taken place.
     Timeout,
@@ -47,7 +47,7 @@ impl ErrorKind {
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
             Self::Unsupported => "unsupported",
-            Self::Config => "config",
+            Self::Config => "misconfigured",
             Self::Internal => "internal",
         }
     }

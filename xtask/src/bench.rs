@@ -21,7 +21,18 @@ pub(crate) fn command(args: Args) -> Result<()> {
     setup::ensure()?;
     plugins::build(false)?;
     step("building the benchmarks (a few minutes the first time)", || {
-        run(&mut cargo(["build", "--release", "-p", "memcell-tests", "--bin", "bench"])?)
+        run(&mut cargo([
+            "build",
+            "--release",
+            "-p",
+            "memcell-tests",
+            "--bin",
+            "bench",
+            "-p",
+            "memcell-host",
+            "--bin",
+            "memcell",
+        ])?)
     })?;
     let mut bench = cargo(["run", "--release", "--quiet", "-p", "memcell-tests", "--bin", "bench", "--"])?;
     run_last(bench.args(names))

@@ -29,7 +29,7 @@ A document that bears an id (event_id or _id) keeps it, and is left alone if the
 interrupted can simply be repeated. Documents without an id get a new one each time. Documents that aren't valid are reported with their
 line and skipped; with --strict the first of them ends the import, and nothing after it is imported.
 
-The documents go into MongoDB alone. A host that serves the same collection mirrors them by itself.
+The documents go into MongoDB alone. A host copies them to its in-memory backends when it is started; one that is running doesn't.
 
 Exit code 1: something was not imported, other than what was there already.
 

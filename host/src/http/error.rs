@@ -138,28 +138,28 @@ impl ApiError {
 }
 
 /// The status and the code of each kind, for every route.
-fn classify(kind: ErrorKind) -> (StatusCode, &'static str) {
+fn status(kind: ErrorKind) -> StatusCode {
     match kind {
-        ErrorKind::InvalidId => (StatusCode::BAD_REQUEST, "invalid_id"),
-        ErrorKind::InvalidArgument => (StatusCode::BAD_REQUEST, "invalid_argument"),
-        ErrorKind::InvalidDocument => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_document"),
-        ErrorKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
-        ErrorKind::AlreadyExists => (StatusCode::CONFLICT, "already_exists"),
+        ErrorKind::InvalidId => StatusCode::BAD_REQUEST,
+        ErrorKind::InvalidArgument => StatusCode::BAD_REQUEST,
+        ErrorKind::InvalidDocument => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::AlreadyExists => StatusCode::CONFLICT,
         // Nothing is wrong with the request, and the same one may succeed: that is 503 rather than 409.
-        ErrorKind::Conflict => (StatusCode::SERVICE_UNAVAILABLE, "conflict"),
-        ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        ErrorKind::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
-        ErrorKind::Unsupported => (StatusCode::NOT_IMPLEMENTED, "unsupported"),
+        ErrorKind::Conflict => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
         // Refused credentials, for example: only an operator can help, and another host may do better.
-        ErrorKind::Config => (StatusCode::SERVICE_UNAVAILABLE, "misconfigured"),
-        ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        ErrorKind::Config => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
 /// Logs what the client isn't told.
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        let (status, code) = classify(error.kind());
+        let (status, code) = (status(error.kind()), error.kind().label());
         match error.kind() {
             ErrorKind::Internal => {
                 tracing::error!(?error, "request failed");

@@ -71,14 +71,12 @@ mod tests {
     use super::*;
 
     fn breaker(failures_to_open: u32, restart_limit: u32) -> Breaker {
-        let config = crate::config::BackendConfig::new("test", "x.wasm".into()).supervision;
         Breaker::new(&SupervisionConfig {
             failures_to_open,
             restart_limit,
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(1),
             restart_window: Duration::from_secs(60),
-            ..config
         })
     }
 

@@ -146,7 +146,7 @@ impl Shard {
         }
         match &broken {
             Some(error) => {
-                refuse(Taken { work: direct.into_iter().map(Work::Direct).collect(), ..Taken::default() }, error)
+                refuse(Taken { work: direct.into_iter().map(Work::Direct).collect(), ..Taken::default() }, error);
             }
             None => broken = write_direct(&mut calls, direct).await.err(),
         }
@@ -211,9 +211,12 @@ impl Shard {
     }
 }
 
+/// The answer to a read.
+type Found = Result<Vec<Option<Entry>>, KvError>;
+
 /// Answers everything that waits for it; the error is one that ends the instance.
 async fn answer_requests(calls: &mut Calls, requests: Vec<Request>) -> Result<(), KvError> {
-    let mut gets: Vec<(Vec<String>, Reply<Result<Vec<Option<Entry>>, KvError>>)> = Vec::new();
+    let mut gets: Vec<(Vec<String>, Reply<Found>)> = Vec::new();
     let mut broken: Option<KvError> = None;
     for request in requests {
         match (request, &broken) {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::Result;
-use crate::change::Change;
 use crate::clock::{millis_of, unix_millis};
 use crate::codec::{self, Format};
 use crate::config::{BackendConfig, ValueFormat};
@@ -57,12 +56,4 @@ impl Copies {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What a re-read that found this document means; `reading` is the clock's, taken before the read.
-pub(super) fn change_of(document: MemCell, reading: u64) -> Result<Change> {
-    let key = document.key()?;
-    let stamp = document.revision().unwrap_or(reading);
-    let document = if document.is_deleted() { None } else { Some(document) };
-    Ok(Change { key, stamp, document })
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use futures::StreamExt;
 
-use super::copies::change_of;
 use super::{Inner, MirrorState};
 use crate::Error;
 use crate::change::Change;
@@ -31,7 +30,7 @@ pub(super) async fn refresh(mirror: &Inner, backend: &Backend, keys: &[DocumentK
     let reading = mirror.clock.now();
     let mut found = HashMap::new();
     for document in mirror.repository.fetch(keys).await? {
-        let change = change_of(document, reading)?;
+        let change = Change::found(document, reading)?;
         found.insert(change.key.clone(), change);
     }
     let absent = |key: &DocumentKey| Change { key: key.clone(), stamp: reading, document: None };
@@ -53,7 +52,7 @@ pub(super) async fn copy_all(mirror: &Inner, backend: &Backend, shards: &[u32]) 
             if let Some(revision) = document.revision() {
                 mirror.clock.observe(revision);
             }
-            let change = change_of(document, reading)?;
+            let change = Change::found(document, reading)?;
             if shards.contains(&backend.shard_of(change.key.as_str())) {
                 changes.push(change);
             }

@@ -3,7 +3,6 @@
 use bson::{Bson, Document};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
-use super::documents::put;
 use super::filters;
 use super::repository::Repository;
 use crate::Result;
@@ -61,7 +60,7 @@ impl Repository {
         let condition = &filters::select_scope(scope, Visibility::Deleted)?;
         let change = async |id: Bson| {
             let restored = self.documents.restore_if(&id, condition, None).await?;
-            restored.as_ref().map(put).transpose()
+            restored.as_ref().map(Change::written).transpose()
         };
         self.for_each(condition, change, sink).await
     }

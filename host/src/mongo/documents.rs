@@ -186,11 +186,6 @@ impl Documents {
     }
 }
 
-/// The live document as the mirrors are told of it.
-pub(super) fn put(cell: &MemCell) -> Result<Change> {
-    Ok(Change { key: cell.key()?, stamp: revision(cell)?, document: Some(cell.clone()) })
-}
-
 /// The revision of a document that this host has just written.
 fn revision(cell: &MemCell) -> Result<u64> {
     cell.revision().ok_or_else(|| Error::new(ErrorKind::Internal, "mongodb answered a write without its revision"))

@@ -14,7 +14,7 @@ use mongodb::options::{
 use tokio::time::{Instant, timeout_at};
 
 use super::connect::bounded;
-use super::documents::{Documents, put};
+use super::documents::Documents;
 use super::error::{NO_TRANSACTIONS, convert, driver_error, repeat};
 use super::repository::Repository;
 use crate::change::Change;
@@ -66,7 +66,7 @@ impl Transaction {
         self.check()?;
         let outcome = self.documents.insert(cell, Some(&mut self.session)).await;
         let inserted = self.note(outcome)?;
-        self.changes.push(put(&inserted)?);
+        self.changes.push(Change::written(&inserted)?);
         Ok(inserted)
     }
 
@@ -76,7 +76,7 @@ impl Transaction {
         let outcome = self.documents.update(id, patch, Some(&mut self.session)).await;
         let updated = self.note(outcome)?;
         if !patch.is_empty() {
-            self.changes.push(put(&updated)?);
+            self.changes.push(Change::written(&updated)?);
         }
         Ok(updated)
     }
@@ -105,7 +105,7 @@ impl Transaction {
         let outcome = self.documents.restore(id, Some(&mut self.session)).await;
         let restored = self.note(outcome)?;
         if let Some(cell) = &restored {
-            self.changes.push(put(cell)?);
+            self.changes.push(Change::written(cell)?);
         }
         Ok(restored)
     }

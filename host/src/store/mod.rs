@@ -140,7 +140,8 @@ impl MemCellStore {
     /// when it comes. A backend that can't be loaded is no error either, unless it is `required`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a URI that can't be used, a missing embedded server, or a required backend that fails.
+    /// [`ErrorKind::Config`] for a URI that can't be used or a missing embedded server, [`ErrorKind::Unavailable`] for a required
+    /// backend that fails.
     pub async fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
         let (uri, embedded) = match &config.mongodb.server {
             MongoServer::Uri(uri) => (uri.expose().to_owned(), None),
@@ -188,7 +189,7 @@ impl MemCellStore {
             };
             if let MirrorState::Failed { reason } | MirrorState::Degraded { reason } = state {
                 let message = format!("the required backend {} can't be used: {reason}", mirror.config().name);
-                return Err(Error::new(ErrorKind::Config, message));
+                return Err(Error::new(ErrorKind::Unavailable, message));
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Instant;
 
-use super::validator::{Looked, worst};
+use super::validator::Looked;
 use super::{MemCellStore, Read, Validate, Validation};
 use crate::Result;
 use crate::memcell::{DocumentKey, EventId, MemCell};
@@ -74,14 +74,21 @@ impl MemCellStore {
         let fetch = repository.get_many(ids, None);
         let (documents, validation) = if validator.is_deferred() {
             let documents = fetch.await?;
-            validator.defer(pair(&keys, &documents)?);
+            let owned = |(key, document): (&DocumentKey, Option<&MemCell>)| (key.clone(), document.cloned());
+            validator.defer(pair(&keys, &documents)?.into_iter().map(owned).collect());
             (documents, Validation::Deferred)
         } else {
             let deadline = validator.deadline();
             let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
             let (documents, copies) = tokio::join!(fetch, validator.read(&names, deadline));
             let documents = documents?;
-            let outcome = validator.conclude_many(&keys, &documents, copies)?;
+            let outcome = match copies {
+                Ok(copies) => validator.conclude_many(&pair(&keys, &documents)?, &copies, deadline).await?,
+                Err(unread) => {
+                    keys.iter().for_each(|_| validator.count(unread));
+                    unread
+                }
+            };
             (documents, Validation::Done(outcome))
         };
         let value = match fields {
@@ -137,38 +144,11 @@ fn unanswered(validate: Validate) -> Option<Validation> {
     (validate == Validate::Yes).then_some(Validation::Done(Outcome::Skipped))
 }
 
-fn pair(keys: &[DocumentKey], documents: &[MemCell]) -> Result<Vec<(DocumentKey, Option<MemCell>)>> {
-    let mut by_key = documents
+/// Each key with its document, if there is one.
+fn pair<'a>(keys: &'a [DocumentKey], documents: &'a [MemCell]) -> Result<Vec<(&'a DocumentKey, Option<&'a MemCell>)>> {
+    let by_key = documents
         .iter()
         .map(|document| Ok((document.key()?, document)))
         .collect::<Result<std::collections::HashMap<_, _>>>()?;
-    Ok(keys.iter().map(|key| (key.clone(), by_key.remove(key).cloned())).collect())
-}
-
-impl super::validator::Validator {
-    /// Judges each key of a batch, and answers the worst outcome.
-    fn conclude_many(
-        &self,
-        keys: &[DocumentKey],
-        documents: &[MemCell],
-        copies: super::validator::Copies,
-    ) -> Result<Outcome> {
-        let copies = match copies {
-            Ok(copies) => copies,
-            Err(unread) => {
-                keys.iter().for_each(|_| self.count(unread));
-                return Ok(unread);
-            }
-        };
-        let by_key = documents
-            .iter()
-            .map(|document| Ok((document.key()?, document)))
-            .collect::<Result<std::collections::HashMap<_, _>>>()?;
-        let mut scratch = Vec::new();
-        let outcomes = keys.iter().zip(&copies).map(|(key, copy)| {
-            let judgement = self.judge(key, by_key.get(key).copied(), copy.as_ref(), &mut scratch);
-            self.note(key, judgement)
-        });
-        Ok(outcomes.fold(Outcome::Consistent, worst))
-    }
+    Ok(keys.iter().map(|key| (key, by_key.get(key).copied())).collect())
 }

@@ -25,6 +25,16 @@ pub enum Operation {
     Restore(EventId),
 }
 
+impl Operation {
+    /// The document that it changes; `None` if that gets its id later.
+    fn event_id(&self) -> Option<EventId> {
+        match self {
+            Self::Append(cell) => cell.event_id(),
+            Self::Update(id, _) | Self::Delete(id, _) | Self::HardDelete(id) | Self::Restore(id) => Some(*id),
+        }
+    }
+}
+
 /// The result of one [`Operation`].
 #[derive(Debug, Clone)]
 pub enum OperationResult {
@@ -49,9 +59,19 @@ impl MemCellStore {
         F: for<'a> FnMut(&'a mut Transaction) -> BoxFuture<'a, Result<T>> + Send + 'static,
         T: Send + 'static,
     {
+        self.transaction_of(Vec::new(), body).await
+    }
+
+    /// A transaction that changes these documents, as far as that is known beforehand.
+    async fn transaction_of<T, F>(&self, ids: Vec<EventId>, body: F) -> Result<Written<T>>
+    where
+        F: for<'a> FnMut(&'a mut Transaction) -> BoxFuture<'a, Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
         let store = self.clone();
         to_the_end(async move {
             let started = Instant::now();
+            let _announced = store.announce(ids);
             let result = store.inner.repository.transaction(body).await;
             store.suspect_if_uncertain(result.as_ref().err(), None);
             let result = result.map(|committed| (committed.value, committed.changes));
@@ -65,7 +85,8 @@ impl MemCellStore {
     /// # Errors
     /// The first operation that fails aborts them all; the message begins with its index, as in `operation 3: …`.
     pub async fn transact(&self, operations: Vec<Operation>) -> Result<Written<Vec<OperationResult>>> {
-        self.transaction(move |transaction| {
+        let ids = operations.iter().filter_map(Operation::event_id).collect();
+        self.transaction_of(ids, move |transaction| {
             let operations = operations.clone();
             Box::pin(async move {
                 let mut results = Vec::with_capacity(operations.len());

@@ -1,6 +1,6 @@
 //! Whether what MongoDB says and what the backend holds is the same, and whether a difference is one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::memcell::{DocumentKey, MemCell};
 use crate::mirror::{Mirror, MirrorState};
 use crate::mongo::Repository;
 use crate::query::Visibility;
-use crate::validation::{Comparison, Difference, DifferenceKind, Outcome, compare};
+use crate::validation::{Comparer, Comparison, Difference, DifferenceKind, Outcome};
 
 /// Looks in the background that may be under way at a time; further ones are left out, for the next read will find the same.
 const MAX_BACKGROUND: usize = 256;
@@ -55,6 +55,7 @@ struct Inner {
     backend: Arc<str>,
     repository: Repository,
     config: ValidationConfig,
+    comparer: Comparer,
     mismatches: Arc<Mismatches>,
     background: Arc<Semaphore>,
     /// Keys that are being looked at again.
@@ -74,6 +75,7 @@ impl Validator {
             backend: mirror.config().name.as_str().into(),
             repository: repository.clone(),
             config: config.clone(),
+            comparer: Comparer::new(),
             mismatches: Arc::clone(mismatches),
             background: Arc::new(Semaphore::new(MAX_BACKGROUND)),
             rechecking: Mutex::default(),
@@ -140,29 +142,54 @@ impl Validator {
 
     /// Judges a read and does what follows from it. The document may be a newer one than was looked at first.
     pub(super) async fn conclude(&self, looked: Looked<'_>, deadline: Instant) -> Result<(Option<MemCell>, Outcome)> {
-        let Looked { key, mut document, copies } = looked;
-        let mut copy = match copies {
+        let Looked { key, document, copies } = looked;
+        let copy = match copies {
             Ok(copy) => copy,
             Err(unread) => {
                 self.count(unread);
                 return Ok((document, unread));
             }
         };
-        let mut scratch = Vec::new();
-        let mut judgement = self.judge(key, document.as_ref(), copy.as_ref(), &mut scratch);
-        if document.is_none() && judgement.outcome == Outcome::Different {
-            // A deletion between the two reads looks the same, and there is no revision to tell: look again.
-            document = self.0.repository.get_by_key(key, Visibility::Live).await?;
-            match self.read(&[key.as_str().to_owned()], deadline).await {
-                Ok(mut copies) => copy = copies.pop().flatten(),
-                Err(unread) => {
-                    self.count(unread);
-                    return Ok((document, unread));
-                }
-            }
-            judgement = self.judge(key, document.as_ref(), copy.as_ref(), &mut scratch);
+        let judgement = self.judge(key, document.as_ref(), copy.as_ref(), &mut Vec::new());
+        if kind(judgement.outcome).is_some() {
+            let closer = self.look_closer(vec![(key.clone(), judgement)], deadline).await?.pop();
+            return Ok(closer.unwrap_or((document, Outcome::Skipped)));
         }
         Ok((document, self.note(key, judgement)))
+    }
+
+    /// Looks at both sides of these once more before it is said that something is wrong: of a change that came and went between the
+    /// two reads of the first look, nothing is left to see but revisions that have moved. Answers, for each, the live document as it
+    /// is by now, and the outcome; and does what follows from it.
+    pub(super) async fn look_closer(
+        &self,
+        suspects: Vec<(DocumentKey, Judgement)>,
+        deadline: Instant,
+    ) -> Result<Vec<(Option<MemCell>, Outcome)>> {
+        let (keys, before): (Vec<DocumentKey>, Vec<Judgement>) = suspects.into_iter().unzip();
+        let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
+        let (found, copies) = tokio::join!(self.0.repository.fetch(&keys), self.read(&names, deadline));
+        let live = found?.into_iter().filter(|document| !document.is_deleted());
+        let mut live: HashMap<DocumentKey, MemCell> =
+            live.map(|document| Ok((document.key()?, document))).collect::<Result<_>>()?;
+        let documents: Vec<Option<MemCell>> = keys.iter().map(|key| live.remove(key)).collect();
+        let copies = match copies {
+            Ok(copies) => copies,
+            Err(unread) => {
+                keys.iter().for_each(|_| self.count(unread));
+                return Ok(documents.into_iter().map(|document| (document, unread)).collect());
+            }
+        };
+        let mut scratch = Vec::new();
+        let looks = keys.iter().zip(before).zip(documents.into_iter().zip(copies));
+        let concluded = looks.map(|((key, before), (document, copy))| {
+            let mut now = self.judge(key, document.as_ref(), copy.as_ref(), &mut scratch);
+            if kind(now.outcome).is_some() && now.revisions != before.revisions {
+                now.outcome = Outcome::InFlight;
+            }
+            (document, self.note(key, now))
+        });
+        Ok(concluded.collect())
     }
 
     /// What both sides amount to. `scratch` is reused between calls.
@@ -191,7 +218,7 @@ impl Validator {
             (Some(_), None) if is_young || may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
             (Some(_), None) if mirror.has_expired(revisions.0) => judged(Outcome::Skipped, Vec::new()),
             (Some(_), None) => judged(Outcome::Missing, Vec::new()),
-            (Some(document), Some(copy)) => match compare(document, &copy.value, scratch) {
+            (Some(document), Some(copy)) => match self.0.comparer.compare(document, &copy.value, scratch) {
                 Comparison::Equal => judged(Outcome::Consistent, Vec::new()),
                 Comparison::Corrupt(reason) => {
                     let path = String::new();
@@ -238,17 +265,43 @@ impl Validator {
         tokio::spawn(async move {
             let _permit = permit;
             let keys: Vec<String> = documents.iter().map(|(key, _)| key.as_str().to_owned()).collect();
-            match validator.read(&keys, validator.deadline()).await {
+            let deadline = validator.deadline();
+            match validator.read(&keys, deadline).await {
                 Err(unread) => documents.iter().for_each(|_| validator.count(unread)),
                 Ok(copies) => {
-                    let mut scratch = Vec::new();
-                    for ((key, document), copy) in documents.iter().zip(&copies) {
-                        let judgement = validator.judge(key, document.as_ref(), copy.as_ref(), &mut scratch);
-                        validator.note(key, judgement);
+                    // Nobody waits for the outcome, and MongoDB's being away is no finding about the copies.
+                    let documents: Vec<_> = documents.iter().map(|(key, document)| (key, document.as_ref())).collect();
+                    if let Err(error) = validator.conclude_many(&documents, &copies, deadline).await {
+                        tracing::debug!(%error, "a read could not be validated in the background");
                     }
                 }
             }
         });
+    }
+
+    /// Judges each document with its copy, and answers the worst outcome.
+    pub(super) async fn conclude_many(
+        &self,
+        documents: &[(&DocumentKey, Option<&MemCell>)],
+        copies: &[Option<Entry>],
+        deadline: Instant,
+    ) -> Result<Outcome> {
+        let mut suspects = Vec::new();
+        let mut outcome = Outcome::Consistent;
+        let mut scratch = Vec::new();
+        for ((key, document), copy) in documents.iter().zip(copies) {
+            let judgement = self.judge(key, *document, copy.as_ref(), &mut scratch);
+            if kind(judgement.outcome).is_some() {
+                suspects.push(((*key).clone(), judgement));
+            } else {
+                outcome = worst(outcome, self.note(key, judgement));
+            }
+        }
+        if !suspects.is_empty() {
+            let closer = self.look_closer(suspects, deadline).await?;
+            outcome = closer.into_iter().map(|(_, outcome)| outcome).fold(outcome, worst);
+        }
+        Ok(outcome)
     }
 
     /// Looks at both sides again after the mirror had its time. What is still wrong then, and unchanged, is confirmed.

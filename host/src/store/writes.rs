@@ -27,10 +27,12 @@ impl MemCellStore {
         to_the_end(async move {
             let started = Instant::now();
             let key = cell.event_id().map(DocumentKey::from);
+            // An id that the server makes is known to nobody before the answer.
+            let _announced = store.announce(cell.event_id());
             let result = store.inner.repository.insert(cell).await;
             store.suspect_if_uncertain(result.as_ref().err(), key);
             let written = match result {
-                Ok(cell) => put(&cell).map(|change| (cell, vec![change])),
+                Ok(cell) => Change::written(&cell).map(|change| (cell, vec![change])),
                 Err(error) => Err(error),
             };
             store.conclude("append", started, written).await
@@ -46,14 +48,17 @@ impl MemCellStore {
         let store = self.clone();
         to_the_end(async move {
             let started = Instant::now();
+            let _announced = store.announce(cells.iter().filter_map(NewMemCell::event_id));
             let result = store.inner.repository.insert_many(cells).await;
             let uncertain = match &result {
-                Ok(results) => results.iter().find_map(|result| result.as_ref().err().filter(|error| is_uncertain(error))),
+                Ok(results) => {
+                    results.iter().find_map(|result| result.as_ref().err().filter(|error| is_uncertain(error)))
+                }
                 Err(error) => Some(error),
             };
             store.suspect_if_uncertain(uncertain, None);
             let written = result.and_then(|results| {
-                let changes = results.iter().flatten().map(put).collect::<Result<Vec<Change>>>()?;
+                let changes = results.iter().flatten().map(Change::written).collect::<Result<Vec<Change>>>()?;
                 Ok((results, changes))
             });
             store.conclude("append_many", started, written).await
@@ -71,10 +76,11 @@ impl MemCellStore {
         let patch = patch.clone();
         to_the_end(async move {
             let started = Instant::now();
+            let _announced = store.announce([id]);
             let result = store.inner.repository.update(id, &patch).await;
             store.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
             let written = result.and_then(|cell| {
-                let changes = if patch.is_empty() { Vec::new() } else { vec![put(&cell)?] };
+                let changes = if patch.is_empty() { Vec::new() } else { vec![Change::written(&cell)?] };
                 Ok((cell, changes))
             });
             store.conclude("update", started, written).await
@@ -91,7 +97,7 @@ impl MemCellStore {
         let deleted_by = deleted_by.map(str::to_owned);
         to_the_end(async move {
             let started = Instant::now();
-            let _announced = store.announce(id);
+            let _announced = store.announce([id]);
             let result = store.inner.repository.soft_delete(id, deleted_by.as_deref()).await;
             store.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
             store.conclude("delete", started, result.map(|change| (change.stamp, vec![change]))).await
@@ -107,7 +113,7 @@ impl MemCellStore {
         let store = self.clone();
         to_the_end(async move {
             let started = Instant::now();
-            let _announced = store.announce(id);
+            let _announced = store.announce([id]);
             let result = store.inner.repository.hard_delete(id).await;
             store.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
             store.conclude("hard_delete", started, result.map(|change| (change.stamp, vec![change]))).await
@@ -123,10 +129,11 @@ impl MemCellStore {
         let store = self.clone();
         to_the_end(async move {
             let started = Instant::now();
+            let _announced = store.announce([id]);
             let result = store.inner.repository.restore(id).await;
             store.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
             let written = result.and_then(|cell| {
-                let changes = cell.as_ref().map(put).transpose()?.into_iter().collect();
+                let changes = cell.as_ref().map(Change::written).transpose()?.into_iter().collect();
                 Ok((cell, changes))
             });
             store.conclude("restore", started, written).await
@@ -144,7 +151,8 @@ impl MemCellStore {
         to_the_end(async move {
             let started = Instant::now();
             let repository = &store.inner.repository;
-            let result = store.bulk(async |sink| repository.soft_delete_many(&scope, deleted_by.as_deref(), sink).await).await;
+            let result =
+                store.bulk(async |sink| repository.soft_delete_many(&scope, deleted_by.as_deref(), sink).await).await;
             store.observe("delete_many", started, result)
         })
         .await
@@ -218,8 +226,11 @@ impl MemCellStore {
         }
     }
 
-    fn announce(&self, id: EventId) -> Vec<Ticket> {
-        self.inner.mirrors.iter().map(|mirror| mirror.announce(id.into())).collect()
+    /// Tells the mirrors which documents are about to change. Until the tickets are dropped, a copy that lags behind is no mismatch:
+    /// MongoDB shows a change to readers before it acknowledges it to the writer.
+    pub(super) fn announce(&self, ids: impl IntoIterator<Item = EventId>) -> Vec<Ticket> {
+        let of_all = |id: EventId| self.inner.mirrors.iter().map(move |mirror| mirror.announce(id.into()));
+        ids.into_iter().flat_map(of_all).collect()
     }
 
     /// A write that failed without an answer may have taken place: the mirrors must look for themselves.
@@ -234,22 +245,18 @@ impl MemCellStore {
 }
 
 /// Runs a write to its end, whether or not somebody still waits for it.
-pub(super) async fn to_the_end<T: Send + 'static>(write: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+pub(super) async fn to_the_end<T: Send + 'static>(
+    write: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
     let ended = tokio::spawn(write.in_current_span()).await;
-    ended.unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, "a write did not come to its end").with_source(error)))
+    ended.unwrap_or_else(|error| {
+        Err(Error::new(ErrorKind::Internal, "a write did not come to its end").with_source(error))
+    })
 }
 
 /// Whether the write may have taken place all the same.
 fn is_uncertain(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Internal)
-}
-
-fn put(cell: &MemCell) -> Result<Change> {
-    let stamp =
-        cell.revision().ok_or_else(|| Error::new(ErrorKind::Internal, "mongodb answered without a revision"))?;
-    // An imported document may have been soft-deleted before it came here.
-    let document = (!cell.is_deleted()).then(|| cell.clone());
-    Ok(Change { key: cell.key()?, stamp, document })
 }
 
 /// The deliveries that a write waits for.

@@ -12,7 +12,17 @@ fn cell(document: &Document) -> MemCell {
 }
 
 fn compared(mongo: &Document, kv: &Document, format: Format) -> Comparison {
-    compare(&cell(mongo), &encode(format, &cell(kv)).unwrap(), &mut b"left over".to_vec())
+    let (authority, stored) = (cell(mongo), encode(format, &cell(kv)).unwrap());
+    let found = compare(&authority, &stored, &mut b"left over".to_vec());
+    // One that remembers answers the same, the first time, the second, and after it has seen a faithful copy.
+    let comparer = Comparer::new();
+    for _ in 0..2 {
+        assert_eq!(comparer.compare(&authority, &stored, &mut Vec::new()), found);
+    }
+    let faithful = encode(format, &authority).unwrap();
+    assert_eq!(comparer.compare(&authority, &faithful, &mut Vec::new()), Comparison::Equal);
+    assert_eq!(comparer.compare(&authority, &stored, &mut Vec::new()), found);
+    found
 }
 
 fn check_equal(mongo: &Document, kv: &Document) {

@@ -51,7 +51,10 @@ async fn run(options: &Options) -> Result<()> {
     let mut stage = Stage::build(options.port).await?;
     let held = tokio::select! {
         held = acts::play(&mut stage, options) => held,
-        () = interrupts.next() => Err(anyhow!("it was interrupted")),
+        () = interrupts.next() => {
+            stage.clear().await?;
+            return Err(anyhow!("it was interrupted"));
+        }
     };
     let held = match held {
         Ok(()) if !options.once => tokio::select! {
@@ -60,7 +63,7 @@ async fn run(options: &Options) -> Result<()> {
         },
         held => held,
     };
-    // Whether or not it went well, and without heeding further signals: this takes a few seconds at the most.
+    // Whether or not it went well, and without heeding further signals: it takes a few seconds at the most.
     let log = if held.is_err() { stage.host_log() } else { None };
     let cleared = stage.clear().await;
     if let Some(log) = log {

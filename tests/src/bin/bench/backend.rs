@@ -1,0 +1,141 @@
+//! The in-memory plugin through the queue of its shard, beside a native map that is called directly.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Result;
+use futures::future::try_join_all;
+use memcell_host::kv::{Backend, Condition, Engine, Entry, Plugin, Write};
+use memcell_host::metrics::Metrics;
+use memcell_tests::bench::{Plan, Suite, Summary, Target};
+use memcell_tests::host::in_memory;
+
+const KEYS: usize = 10_000;
+const BATCH: usize = 100;
+const VALUE_BYTES: usize = 2048;
+/// Batches under way at a time: what a mirror under load keeps in a queue.
+const IN_FLIGHT: usize = 4;
+
+const PLAN: Plan = Plan { pairs: 24, iterations: 100, warm_up: 100 };
+
+pub(crate) async fn run() -> Result<Summary> {
+    let config = Arc::new(in_memory()?);
+    let engine = Engine::new(Engine::default_cache_directory())?;
+    let plugin = Plugin::load(&engine, &config.plugin, None)?;
+    let backend = Backend::start(&plugin, &config, &Arc::new(Metrics::new()).backend("bench"))?;
+    let mut native: HashMap<String, (u64, Vec<u8>)> = HashMap::new();
+    let keys: Vec<String> = (0..KEYS).map(|n| format!("{n:024x}")).collect();
+    let batches: Vec<&[String]> = keys.chunks(BATCH).collect();
+    let value = vec![7; VALUE_BYTES];
+    let mut suite = Suite::new("backend");
+
+    let (mut a, mut b) = (0, 0);
+    suite
+        .row("put, batches of 100, 4 under way: plugin / HashMap")
+        .plan(PLAN)
+        .items(BATCH * IN_FLIGHT)
+        .target(Target::AtMost(2.5))
+        .compare_async(
+            async || {
+                let writes = (0..IN_FLIGHT)
+                    .map(|_| backend.write(writes(batch(&batches, &mut a), a as u64, &value), Condition::Newer));
+                Ok(futures::future::join_all(writes).await)
+            },
+            async || {
+                for _ in 0..IN_FLIGHT {
+                    for key in batch(&batches, &mut b) {
+                        native.insert(key.clone(), (b as u64, value.clone()));
+                    }
+                }
+                Ok(())
+            },
+        )
+        .await?;
+    let (mut a, mut b) = (0, 0);
+    suite
+        .row("get, batches of 100, 4 under way: plugin / HashMap")
+        .plan(PLAN)
+        .items(BATCH * IN_FLIGHT)
+        .target(Target::AtMost(2.5))
+        .compare_async(
+            async || {
+                let reads = (0..IN_FLIGHT).map(|_| backend.get_many(batch(&batches, &mut a)));
+                Ok(try_join_all(reads).await?)
+            },
+            async || {
+                let mut found = Vec::with_capacity(BATCH * IN_FLIGHT);
+                for _ in 0..IN_FLIGHT {
+                    found.extend(batch(&batches, &mut b).iter().map(|key| native.get(key).cloned()));
+                }
+                Ok(found)
+            },
+        )
+        .await?;
+    let (mut a, mut b) = (0, 0);
+    suite
+        .row("put, one batch of 100 at a time: plugin / HashMap")
+        .plan(PLAN)
+        .items(BATCH)
+        .compare_async(
+            async || {
+                Ok(backend
+                    .write(writes(batch(&batches, &mut a), KEYS as u64 + a as u64, &value), Condition::Newer)
+                    .await)
+            },
+            async || {
+                for key in batch(&batches, &mut b) {
+                    native.insert(key.clone(), (b as u64, value.clone()));
+                }
+                Ok(())
+            },
+        )
+        .await?;
+    let (mut a, mut b) = (0, 0);
+    suite
+        .row("get, one batch of 100 at a time: plugin / HashMap")
+        .plan(PLAN)
+        .items(BATCH)
+        .compare_async(
+            async || Ok(backend.get_many(batch(&batches, &mut a)).await?),
+            async || Ok(batch(&batches, &mut b).iter().map(|key| native.get(key).cloned()).collect::<Vec<_>>()),
+        )
+        .await?;
+    let mut n = 0;
+    let single = Plan { pairs: 20, iterations: 500, warm_up: 100 };
+    suite
+        .row("get of one key through the queue")
+        .plan(single)
+        .report_async(async || {
+            n += 1;
+            Ok(backend.get_many(keys.get(n % KEYS..).and_then(|keys| keys.get(..1)).unwrap_or_default()).await?)
+        })
+        .await?;
+    suite
+        .row("put of one entry through the queue")
+        .plan(single)
+        .report_async(async || {
+            n += 1;
+            Ok(backend
+                .write(
+                    writes(
+                        keys.get(n % KEYS..).and_then(|keys| keys.get(..1)).unwrap_or_default(),
+                        10 * KEYS as u64 + n as u64,
+                        &value,
+                    ),
+                    Condition::Newer,
+                )
+                .await)
+        })
+        .await?;
+    suite.finish()
+}
+
+fn batch<'a>(batches: &[&'a [String]], next: &mut usize) -> &'a [String] {
+    *next += 1;
+    batches.get(*next % batches.len()).copied().unwrap_or_default()
+}
+
+fn writes(keys: &[String], stamp: u64, value: &[u8]) -> Vec<Write> {
+    let put = |key: &String| Write::Put(Entry { key: key.clone(), stamp, expires_at: None, value: value.to_vec() });
+    keys.iter().map(put).collect()
+}

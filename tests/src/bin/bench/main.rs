@@ -1,0 +1,42 @@
+//! The benchmarks behind `BENCHMARKS.md`: `cargo xtask bench [NAME…]`, those whose names contain one of the words, or all.
+//!
+//! - `store`: what a backend costs the operations of one client
+//! - `backend`: the in-memory plugin behind its queue, beside a native map
+//! - `import`: the `memcell import` command, beside the driver's bare `insert_many`
+//!
+//! Exits 1 if a target was missed.
+
+mod backend;
+mod import;
+mod store;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use memcell_tests::bench::Summary;
+
+const NAMES: [&str; 3] = ["store", "backend", "import"];
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |name: &&str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let names: Vec<&str> = NAMES.into_iter().filter(wanted).collect();
+    if names.is_empty() {
+        bail!("no benchmark has {} in its name; there are {}", words.join(" or "), NAMES.join(", "));
+    }
+    let mut missed = 0;
+    for name in names {
+        missed += run(name).await?.missed;
+    }
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run(name: &str) -> Result<Summary> {
+    match name {
+        "store" => store::run().await,
+        "backend" => backend::run().await,
+        "import" => import::run().await,
+        other => bail!("there is no benchmark {other}; there are {}", NAMES.join(", ")),
+    }
+}
