@@ -216,11 +216,16 @@ type Found = Result<Vec<Option<Entry>>, KvError>;
 
 /// Answers everything that waits for it; the error is one that ends the instance.
 async fn answer_requests(calls: &mut Calls, requests: Vec<Request>) -> Result<(), KvError> {
-    let mut gets: Vec<(Vec<String>, Reply<Found>)> = Vec::new();
+    // All reads that wait become one call; each gets its part of the answer.
+    let mut keys: Vec<String> = Vec::new();
+    let mut gets: Vec<(usize, Reply<Found>)> = Vec::new();
     let mut broken: Option<KvError> = None;
     for request in requests {
         match (request, &broken) {
-            (Request::Get { keys, reply }, _) if !reply.is_closed() => gets.push((keys, reply)),
+            (Request::Get { keys: wanted, reply }, _) if !reply.is_closed() => {
+                gets.push((wanted.len(), reply));
+                keys.extend(wanted);
+            }
             (Request::Get { .. }, _) => {}
             (request, Some(error)) => refuse(Taken { requests: vec![request], ..Taken::default() }, error),
             (Request::Scan { cursor, limit, reply }, None) => {
@@ -235,14 +240,6 @@ async fn answer_requests(calls: &mut Calls, requests: Vec<Request>) -> Result<()
         }
         return Err(error);
     }
-    // All reads that wait become one call; each gets its part of the answer.
-    let keys: Vec<String> = gets.iter().flat_map(|(keys, _)| keys.iter().cloned()).collect();
-    if keys.is_empty() {
-        for (_, reply) in gets {
-            let _ = reply.send(Ok(Vec::new()));
-        }
-        return Ok(());
-    }
     let mut answers = match calls.get(&keys).await {
         Ok(entries) => entries.into_iter(),
         Err(error) => {
@@ -252,8 +249,9 @@ async fn answer_requests(calls: &mut Calls, requests: Vec<Request>) -> Result<()
             return if error.ends_instance() { Err(error) } else { Ok(()) };
         }
     };
-    for (keys, reply) in gets {
-        let _ = reply.send(Ok(answers.by_ref().take(keys.len()).collect()));
+    for (count, reply) in gets {
+        // Whoever asked may have given up waiting.
+        let _ = reply.send(Ok(answers.by_ref().take(count).collect()));
     }
     Ok(())
 }
