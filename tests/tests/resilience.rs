@@ -1,6 +1,9 @@
 //! Whatever the backend does, MongoDB's operations succeed with the right answers, in time; and the backend converges when it can.
 
-#![expect(clippy::indexing_slicing, reason = "indexing a JSON value answers null for what it lacks, and tests may panic")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "indexing a JSON value answers null for what it lacks, and tests may panic"
+)]
 
 use std::time::{Duration, Instant};
 

@@ -158,9 +158,9 @@ impl Validator {
         Ok((document, self.note(key, judgement)))
     }
 
-    /// Looks at both sides of these once more before it is said that something is wrong: of a change that came and went between the
-    /// two reads of the first look, nothing is left to see but revisions that have moved. Answers, for each, the live document as it
-    /// is by now, and the outcome; and does what follows from it.
+    /// Looks at both sides of these once more before it is said that something is wrong: of a change that came and went
+    /// between the two reads of the first look, nothing is left to see but revisions that have moved. Answers, for
+    /// each, the live document as it is by now, and the outcome; and does what follows from it.
     pub(super) async fn look_closer(
         &self,
         suspects: Vec<(DocumentKey, Judgement)>,

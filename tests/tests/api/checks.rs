@@ -62,8 +62,8 @@ pub(crate) async fn append_all(host: &TestHost, cells: &[Value]) -> Result<Vec<S
     items.iter().map(|item| id(item).with_context(|| item.to_string())).collect()
 }
 
-/// Waits for the mirror, and then checks that the backend `local` holds all live documents, byte for byte as MongoDB has
-/// them, and nothing else.
+/// Waits for the mirror, and then checks that the backend `local` holds all live documents, byte for byte as MongoDB
+/// has them, and nothing else.
 pub(crate) async fn check_mirror(host: &TestHost) -> Result<()> {
     host.settled().await?;
     let mirror = host.store.mirrors().first().context("there is no backend")?;

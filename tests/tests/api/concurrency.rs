@@ -1,5 +1,5 @@
-//! Many clients at the same few documents: no update is lost, no revision comes twice, no false alarm is raised, and when
-//! they stop, the backend holds what MongoDB does.
+//! Many clients at the same few documents: no update is lost, no revision comes twice, no false alarm is raised, and
+//! when they stop, the backend holds what MongoDB does.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -199,7 +199,8 @@ async fn values_survive(format: ValueFormat) -> Result<()> {
         // Absent and null are different, and both stay what they are.
         json!({ "timestamp": NOON }),
         json!({
-            "timestamp": NOON, "user_id": null, "group_id": null, "summary": null, "original_data": null, "participants": null,
+            "timestamp": NOON, "user_id": null, "group_id": null, "summary": null, "original_data": null,
+            "participants": null,
             "type": null, "subject": null, "keywords": null, "linked_entities": null, "episode": null,
             "foresight_memories": null, "event_log": null, "extend": null, "deleted_at": null, "deleted_by": null,
         }),
@@ -211,7 +212,8 @@ async fn values_survive(format: ValueFormat) -> Result<()> {
             "timestamp": NOON, "extend": { "n": 1.0 }, "participants": ["", "\u{0}", "ana", "ana"],
             "original_data": [
                 { "data_type": "Conversation", "messages": [
-                    { "content": "hi 😀", "files": [{ "u": 1.0 }, "f", null], "extend": { "speaker": "ana" }, "unknown": [] },
+                    { "content": "hi 😀", "files": [{ "u": 1.0 }, "f", null], "extend": { "speaker": "ana" },
+                        "unknown": [] },
                     { "content": null, "files": null, "extend": null }, {},
                 ], "meta": { "z": 1, "a": 2.5 } },
                 {},

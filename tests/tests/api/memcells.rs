@@ -24,7 +24,8 @@ async fn host() -> Result<TestHost> {
 async fn append_answers_the_document_and_get_finds_it_validated() -> Result<()> {
     let host = host().await?;
     let given = json!({
-        "user_id": "ana", "timestamp": "2025-06-26T14:00:00.1239+02:00", "summary": null, "participants": ["ana", "ben"],
+        "user_id": "ana", "timestamp": "2025-06-26T14:00:00.1239+02:00", "summary": null,
+        "participants": ["ana", "ben"],
         "unknown": { "b": 1, "a": [] }, "created_at": "1999-01-01", "revision": 1,
     });
     let answer = host.json("POST", "/v1/memcells", &given).await?;
@@ -118,7 +119,8 @@ async fn a_patch_replaces_top_level_fields_and_leaves_all_others() -> Result<()>
     assert_eq!((answer.status, &answer.body, answer.header("x-memcell-mirrored")), (200, &before, "none"));
 
     let patch = json!({
-        "extend": { "c": 3 }, "participants": [], "summary": "new", "user_id": null, "timestamp": "2025-06-27T00:00:00.9999Z",
+        "extend": { "c": 3 }, "participants": [], "summary": "new", "user_id": null,
+        "timestamp": "2025-06-27T00:00:00.9999Z",
         "fresh": { "$literal": "$user_id", "n": 1.0 }, "expression": "$user_id", "list": ["$$ROOT", { "$add": [1, 2] }],
     });
     let answer = host.json("PATCH", &path(&id), &patch).await?;

@@ -1,5 +1,5 @@
-//! The OpenAPI document against the truth: every documented operation is called, every answer has a documented status and
-//! media type, and every body fits its schema.
+//! The OpenAPI document against the truth: every documented operation is called, every answer has a documented status
+//! and media type, and every body fits its schema.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,4 @@
-//! What no well-behaved client sends, byte by byte: the answer has a status below 500 or the connection is closed, and the
-//! host goes on.
+//! What no well-behaved client sends, byte by byte: the answer has a status below 500, and the host goes on.
 
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::checks::{body, check_mirror};
 
-/// The status that these bytes are answered with; `None` if the connection is closed without an answer.
+/// The status that these bytes are answered with; `None` if the connection is closed without an answer, which is wrong.
 async fn status(host: &TestHost, bytes: &[u8]) -> Result<Option<u16>> {
     let address = host.url.strip_prefix("http://").context("an address")?;
     let mut stream = TcpStream::connect(address).await?;
