@@ -100,7 +100,9 @@ impl Calls {
     /// decide which of two writes to a key prevails.
     pub(super) async fn write(&mut self, writes: Vec<Write>, condition: Condition) -> Vec<Result<Outcome, KvError>> {
         let mut ends: Vec<Result<Outcome, KvError>> = Vec::with_capacity(writes.len());
-        let (mut puts, mut deletes) = (Batch::new(), Batch::new());
+        let deletes_due = writes.iter().filter(|write| matches!(write, Write::Delete(_))).count();
+        let mut puts = Batch::with_capacity(writes.len() - deletes_due);
+        let mut deletes = Batch::with_capacity(deletes_due);
         for (index, write) in writes.into_iter().enumerate() {
             match self.check(&write) {
                 Ok(()) => ends.push(Err(KvError::Closed)),
@@ -232,8 +234,8 @@ struct Batch<T> {
 }
 
 impl<T> Batch<T> {
-    fn new() -> Self {
-        Self { places: Vec::new(), items: Vec::new() }
+    fn with_capacity(items: usize) -> Self {
+        Self { places: Vec::with_capacity(items), items: Vec::with_capacity(items) }
     }
 
     fn push(&mut self, place: usize, item: T) {
@@ -243,6 +245,12 @@ impl<T> Batch<T> {
 
     /// Cut into parts of at most `most` items and about [`MAX_CALL_BYTES`]; the first part is the last of the list.
     fn into_parts(self, most: usize, size: impl Fn(&T) -> usize) -> Vec<Self> {
+        if self.items.is_empty() {
+            return Vec::new();
+        }
+        if self.items.len() <= most && self.items.iter().map(&size).sum::<usize>() <= MAX_CALL_BYTES {
+            return vec![self];
+        }
         let mut parts: Vec<Self> = Vec::new();
         let mut bytes = 0;
         for (place, item) in self.places.into_iter().zip(self.items) {
@@ -286,7 +294,7 @@ mod tests {
 
     #[test]
     fn parts_respect_count_and_bytes_and_keep_the_order() {
-        let mut batch = Batch::new();
+        let mut batch = Batch::with_capacity(0);
         for (place, size) in [3, 3, MAX_CALL_BYTES, 1, 1, 1].into_iter().enumerate() {
             batch.push(place, size);
         }
@@ -300,7 +308,7 @@ mod tests {
 
     #[test]
     fn ends_find_their_places() {
-        let mut batch = Batch::new();
+        let mut batch = Batch::with_capacity(0);
         batch.push(2, 'c');
         batch.push(0, 'a');
         let mut ends = vec![Err(KvError::Closed), Err(KvError::Closed), Err(KvError::Closed)];

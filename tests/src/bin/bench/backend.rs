@@ -2,49 +2,58 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Result;
 use futures::future::try_join_all;
-use memcell_host::kv::{Backend, Condition, Engine, Entry, Plugin, Write};
+use memcell_host::kv::{Backend, Condition, Engine, Entry, KvError, Outcome, PendingWrite, Plugin, Write};
 use memcell_host::metrics::Metrics;
 use memcell_tests::bench::{Plan, Suite, Summary, Target};
 use memcell_tests::host::in_memory;
+use tokio::sync::Notify;
 
 const KEYS: usize = 10_000;
 const BATCH: usize = 100;
 const VALUE_BYTES: usize = 2048;
 /// Batches under way at a time: what a mirror under load keeps in a queue.
-const IN_FLIGHT: usize = 4;
+const IN_FLIGHT: usize = 16;
 
-const PLAN: Plan = Plan { pairs: 24, iterations: 100, warm_up: 100 };
+const PLAN: Plan = Plan { pairs: 24, iterations: 40, warm_up: 20 };
 
-pub(crate) async fn run() -> Result<Summary> {
-    let config = Arc::new(in_memory()?);
+pub(crate) async fn run() -> anyhow::Result<Summary> {
+    let mut config = in_memory()?;
+    config.queue.batch = BATCH;
+    let config = Arc::new(config);
     let engine = Engine::new(Engine::default_cache_directory())?;
     let plugin = Plugin::load(&engine, &config.plugin, None)?;
     let backend = Backend::start(&plugin, &config, &Arc::new(Metrics::new()).backend("bench"))?;
     let mut native: HashMap<String, (u64, Vec<u8>)> = HashMap::new();
     let keys: Vec<String> = (0..KEYS).map(|n| format!("{n:024x}")).collect();
     let batches: Vec<&[String]> = keys.chunks(BATCH).collect();
-    let value = vec![7; VALUE_BYTES];
+    let value: Arc<[u8]> = vec![7; VALUE_BYTES].into();
     let mut suite = Suite::new("backend");
 
     let (mut a, mut b) = (0, 0);
     suite
-        .row("put, batches of 100, 4 under way: plugin / HashMap")
+        .row("direct writes in batches of 100: plugin / HashMap")
         .plan(PLAN)
         .items(BATCH * IN_FLIGHT)
         .target(Target::AtMost(2.5))
         .compare_async(
             async || {
-                let writes = (0..IN_FLIGHT)
-                    .map(|_| backend.write(writes(batch(&batches, &mut a), a as u64, &value), Condition::Newer));
-                Ok(futures::future::join_all(writes).await)
+                let stamp = a as u64;
+                let counter = Arc::new(Counter::new(BATCH * IN_FLIGHT));
+                for _ in 0..IN_FLIGHT {
+                    for key in batch(&batches, &mut a) {
+                        submit(&backend, key, stamp, &value, &counter)?;
+                    }
+                }
+                counter.done.notified().await;
+                Ok(())
             },
             async || {
                 for _ in 0..IN_FLIGHT {
                     for key in batch(&batches, &mut b) {
-                        native.insert(key.clone(), (b as u64, value.clone()));
+                        native.insert(key.clone(), (b as u64, value.to_vec()));
                     }
                 }
                 Ok(())
@@ -53,7 +62,7 @@ pub(crate) async fn run() -> Result<Summary> {
         .await?;
     let (mut a, mut b) = (0, 0);
     suite
-        .row("get, batches of 100, 4 under way: plugin / HashMap")
+        .row("get in batches of 100, 16 under way: plugin / HashMap")
         .plan(PLAN)
         .items(BATCH * IN_FLIGHT)
         .target(Target::AtMost(2.5))
@@ -84,7 +93,7 @@ pub(crate) async fn run() -> Result<Summary> {
             },
             async || {
                 for key in batch(&batches, &mut b) {
-                    native.insert(key.clone(), (b as u64, value.clone()));
+                    native.insert(key.clone(), (b as u64, value.to_vec()));
                 }
                 Ok(())
             },
@@ -128,6 +137,54 @@ pub(crate) async fn run() -> Result<Summary> {
         })
         .await?;
     suite.finish()
+}
+
+/// Tells when all of a number of direct writes have come to their end.
+struct Counter {
+    left: AtomicUsize,
+    done: Notify,
+}
+
+impl Counter {
+    fn new(writes: usize) -> Self {
+        Self { left: AtomicUsize::new(writes), done: Notify::new() }
+    }
+}
+
+/// A direct write as the mirror makes them: its value is made by the shard.
+struct Direct {
+    key: String,
+    stamp: u64,
+    value: Arc<[u8]>,
+    counter: Arc<Counter>,
+}
+
+impl PendingWrite for Direct {
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn size(&self) -> usize {
+        self.value.len()
+    }
+
+    fn prepare(&mut self) -> Result<Write, String> {
+        let (key, value) = (self.key.clone(), self.value.to_vec());
+        Ok(Write::Put(Entry { key, stamp: self.stamp, expires_at: None, value }))
+    }
+
+    fn finish(self: Box<Self>, end: Result<Outcome, KvError>) {
+        // A failure is never counted, and shows as a benchmark that doesn't end.
+        if end.is_ok() && self.counter.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.counter.done.notify_one();
+        }
+    }
+}
+
+fn submit(backend: &Backend, key: &str, stamp: u64, value: &Arc<[u8]>, counter: &Arc<Counter>) -> anyhow::Result<()> {
+    let (value, counter) = (Arc::clone(value), Arc::clone(counter));
+    let write = Box::new(Direct { key: key.to_owned(), stamp, value, counter });
+    backend.submit(write).map_err(|(_, error)| error.into())
 }
 
 fn batch<'a>(batches: &[&'a [String]], next: &mut usize) -> &'a [String] {
