@@ -201,35 +201,38 @@ impl Validator {
         scratch: &mut Vec<u8>,
     ) -> Judgement {
         let mirror = &self.0.mirror;
+        let consistent = Judgement { outcome: Outcome::Consistent, revisions: (None, None), differences: Vec::new() };
+        let comparison = match (document, copy) {
+            _ if !mirror.vouches_for(key) => return Judgement { outcome: Outcome::Skipped, ..consistent },
+            (None, None) => return consistent,
+            (Some(document), Some(copy)) => match self.0.comparer.compare(document, &copy.value, scratch) {
+                Comparison::Equal => return consistent,
+                comparison => Some(comparison),
+            },
+            _ => None,
+        };
         let stored = copy.and_then(|copy| Envelope::parse(&copy.value).ok()).and_then(|envelope| envelope.revision());
         let revisions = (document.and_then(MemCell::revision), stored);
         let judged = |outcome, differences| Judgement { outcome, revisions, differences };
-        if !mirror.vouches_for(key) {
-            return judged(Outcome::Skipped, Vec::new());
-        }
         // A change needs a moment to get from MongoDB to the backend; its revision tells when it was made.
-        let newest = revisions.0.max(revisions.1);
-        let is_young = newest.is_some_and(|revision| self.is_young(revision));
+        let is_young = revisions.0.max(revisions.1).is_some_and(|revision| self.is_young(revision));
         let may_be_under_way = || mirror.is_pending(key);
-        match (document, copy) {
-            (None, None) => judged(Outcome::Consistent, Vec::new()),
-            (None, Some(_)) if may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
-            (None, Some(_)) => judged(Outcome::Different, vec![whole_document_only_in_kv()]),
-            (Some(_), None) if is_young || may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
-            (Some(_), None) if mirror.has_expired(revisions.0) => judged(Outcome::Skipped, Vec::new()),
-            (Some(_), None) => judged(Outcome::Missing, Vec::new()),
-            (Some(document), Some(copy)) => match self.0.comparer.compare(document, &copy.value, scratch) {
-                Comparison::Equal => judged(Outcome::Consistent, Vec::new()),
-                Comparison::Corrupt(reason) => {
-                    let path = String::new();
-                    let difference = Difference { path, kind: DifferenceKind::Changed, mongo: None, kv: Some(reason) };
-                    judged(Outcome::Corrupt, vec![difference])
-                }
-                Comparison::Different { .. } if revisions.0 != revisions.1 && (is_young || may_be_under_way()) => {
-                    judged(Outcome::InFlight, Vec::new())
-                }
-                Comparison::Different { differences, .. } => judged(Outcome::Different, differences),
-            },
+        match comparison {
+            None if document.is_none() && may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
+            None if document.is_none() => judged(Outcome::Different, vec![whole_document_only_in_kv()]),
+            None if is_young || may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
+            None if mirror.has_expired(revisions.0) => judged(Outcome::Skipped, Vec::new()),
+            None => judged(Outcome::Missing, Vec::new()),
+            Some(Comparison::Corrupt(reason)) => {
+                let path = String::new();
+                let difference = Difference { path, kind: DifferenceKind::Changed, mongo: None, kv: Some(reason) };
+                judged(Outcome::Corrupt, vec![difference])
+            }
+            Some(_) if revisions.0 != revisions.1 && (is_young || may_be_under_way()) => {
+                judged(Outcome::InFlight, Vec::new())
+            }
+            Some(Comparison::Different { differences, .. }) => judged(Outcome::Different, differences),
+            Some(Comparison::Equal) => consistent,
         }
     }
 

@@ -12,10 +12,10 @@ const STRIPES: usize = 64;
 /// Digests in a stripe: 65,536 documents in all, in 2 MiB. A power of two.
 const SLOTS: usize = 1024;
 
-/// The digest of a document's BSON and the digest of its payload.
+/// The digest of a document's BSON and the digest of its faithful copy.
 type Slot = (u128, u128);
 
-/// A table of a fixed size from the digest of a document to the digest of its payload; where two documents meet in a slot, the
+/// A table of a fixed size from the digest of a document to the digest of its copy; where two documents meet in a slot, the
 /// later one stays.
 ///
 /// The digests are of 128 bits, under a seed that is drawn anew for each table and never leaves the process: a plugin can't
@@ -37,14 +37,14 @@ impl PayloadMemo {
         xxh3_128_with_seed(bytes, self.seed)
     }
 
-    /// The digest of the payload that the document with this digest becomes, if it is remembered.
-    pub(super) fn payload_of(&self, document: u128) -> Option<u128> {
-        let (known, payload) = self.with_slot(document, |slot| *slot)?;
-        (known == document).then_some(payload)
+    /// The digest of the copy that the document with this digest becomes, if it is remembered.
+    pub(super) fn copy_of(&self, document: u128) -> Option<u128> {
+        let (known, copy) = self.with_slot(document, |slot| *slot)?;
+        (known == document).then_some(copy)
     }
 
-    pub(super) fn remember(&self, document: u128, payload: u128) {
-        self.with_slot(document, |slot| *slot = (document, payload));
+    pub(super) fn remember(&self, document: u128, copy: u128) {
+        self.with_slot(document, |slot| *slot = (document, copy));
     }
 
     fn with_slot<T>(&self, document: u128, with: impl FnOnce(&mut Slot) -> T) -> Option<T> {
@@ -69,11 +69,11 @@ mod tests {
     fn the_later_one_stays() {
         let memo = PayloadMemo::new();
         let (first, second) = (5, 5 + ((STRIPES * SLOTS) as u128));
-        assert_eq!(memo.payload_of(first), None);
+        assert_eq!(memo.copy_of(first), None);
         memo.remember(first, 1);
-        assert_eq!((memo.payload_of(first), memo.payload_of(second)), (Some(1), None));
+        assert_eq!((memo.copy_of(first), memo.copy_of(second)), (Some(1), None));
         memo.remember(second, 2);
-        assert_eq!((memo.payload_of(first), memo.payload_of(second)), (None, Some(2)));
+        assert_eq!((memo.copy_of(first), memo.copy_of(second)), (None, Some(2)));
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub enum Comparison {
 ///
 /// `scratch` is where the document is encoded; its contents don't matter, and keeping it saves an allocation.
 pub fn compare(authority: &MemCell, stored: &[u8], scratch: &mut Vec<u8>) -> Comparison {
-    compare_copies(authority, stored, |envelope| same_bytes(authority, envelope, scratch))
+    compare_copies(authority, stored, |envelope| is_same(authority, envelope, scratch))
         .unwrap_or_else(|corrupt| Comparison::Corrupt(corrupt.to_string()))
 }
 
@@ -113,23 +113,29 @@ impl Comparer {
 
     /// As [`compare`], and with the same answer.
     pub fn compare(&self, authority: &MemCell, stored: &[u8], scratch: &mut Vec<u8>) -> Comparison {
-        compare_copies(authority, stored, |envelope| self.same_bytes(authority, envelope, scratch))
+        compare_copies(authority, stored, |envelope| self.is_same(authority, envelope, scratch))
             .unwrap_or_else(|corrupt| Comparison::Corrupt(corrupt.to_string()))
     }
 
-    fn same_bytes(&self, authority: &MemCell, envelope: &Envelope<'_>, scratch: &mut Vec<u8>) -> bool {
+    fn is_same(&self, authority: &MemCell, envelope: &Envelope<'_>, scratch: &mut Vec<u8>) -> bool {
         if envelope.format() == Format::Bson {
-            return same_bytes(authority, envelope, scratch);
+            return is_same(authority, envelope, scratch);
         }
         let document = self.memo.digest(authority.as_raw().as_bytes());
-        if let Some(expected) = self.memo.payload_of(document) {
-            return expected == self.memo.digest(envelope.payload());
+        if let Some(expected) = self.memo.copy_of(document) {
+            return expected == self.copy_digest(envelope);
         }
-        let same = same_bytes(authority, envelope, scratch);
+        let same = is_same(authority, envelope, scratch);
         if same {
-            self.memo.remember(document, self.memo.digest(envelope.payload()));
+            self.memo.remember(document, self.copy_digest(envelope));
         }
         same
+    }
+
+    /// Of the payload, and of the revision that the envelope bears beside it.
+    fn copy_digest(&self, envelope: &Envelope<'_>) -> u128 {
+        let revision = envelope.revision().map_or(0, |revision| (u128::from(revision) << 1) | 1);
+        self.memo.digest(envelope.payload()) ^ revision
     }
 }
 
@@ -142,13 +148,13 @@ impl Default for Comparer {
 fn compare_copies(
     authority: &MemCell,
     stored: &[u8],
-    same_bytes: impl FnOnce(&Envelope<'_>) -> bool,
+    is_same: impl FnOnce(&Envelope<'_>) -> bool,
 ) -> Result<Comparison, Corrupt> {
     let envelope = Envelope::parse(stored)?;
-    let revisions = Revisions { authority: authority.revision(), stored: envelope.revision() };
-    if revisions.authority == revisions.stored && same_bytes(&envelope) {
+    if is_same(&envelope) {
         return Ok(Comparison::Equal);
     }
+    let revisions = Revisions { authority: authority.revision(), stored: envelope.revision() };
     let copy = envelope.document()?;
     let (differences, truncated) = difference::between(authority.as_raw(), copy.as_raw(), MAX_DIFFERENCES)
         .map_err(|error| Corrupt::Payload(format!("the copies can't be compared: {error}")))?;
@@ -159,14 +165,16 @@ fn compare_copies(
     })
 }
 
-fn same_bytes(authority: &MemCell, envelope: &Envelope<'_>, scratch: &mut Vec<u8>) -> bool {
-    match envelope.format() {
+/// Whether the copy is the document, byte by byte, and bears its revision.
+fn is_same(authority: &MemCell, envelope: &Envelope<'_>, scratch: &mut Vec<u8>) -> bool {
+    let same_bytes = match envelope.format() {
         Format::Bson => authority.as_raw().as_bytes() == envelope.payload(),
         Format::Json => {
             scratch.clear();
             write_payload(Format::Json, authority, scratch).is_ok() && scratch == envelope.payload()
         }
-    }
+    };
+    same_bytes && authority.revision() == envelope.revision()
 }
 
 #[cfg(test)]
