@@ -12,6 +12,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::validation::Outcome;
+
 /// The `Content-Type` of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -219,7 +221,13 @@ impl Metrics {
 
     /// The figures of one backend.
     pub fn backend(self: &Arc<Self>, name: &str) -> BackendMetrics {
-        BackendMetrics { all: Arc::clone(self), backend: name.into() }
+        let backend: Arc<str> = name.into();
+        let counter = |outcome: Outcome| {
+            let labels = BackendKindLabels { backend: Arc::clone(&backend), kind: outcome.as_str() };
+            (outcome, self.validations.get_or_create_owned(&labels))
+        };
+        let validations = Outcome::ALL.map(counter);
+        BackendMetrics { all: Arc::clone(self), backend, validations }
     }
 }
 
@@ -234,6 +242,8 @@ impl Default for Metrics {
 pub struct BackendMetrics {
     all: Arc<Metrics>,
     backend: Arc<str>,
+    /// Looked up once: a validated read of many documents counts each of them.
+    validations: [(Outcome, Counter); Outcome::ALL.len()],
 }
 
 impl BackendMetrics {
@@ -275,8 +285,10 @@ impl BackendMetrics {
     }
 
     /// One validated read.
-    pub fn validation(&self, outcome: &'static str) {
-        self.all.validations.get_or_create(&self.kind(outcome)).inc();
+    pub fn validation(&self, outcome: Outcome) {
+        if let Some((_, counter)) = self.validations.iter().find(|(known, _)| *known == outcome) {
+            counter.inc();
+        }
     }
 
     /// One confirmed mismatch.

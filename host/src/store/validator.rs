@@ -243,7 +243,7 @@ impl Validator {
 
     /// Counts an outcome.
     pub(super) fn count(&self, outcome: Outcome) {
-        self.0.mirror.metrics().validation(outcome.as_str());
+        self.0.mirror.metrics().validation(outcome);
     }
 
     /// Counts an outcome, and has a bad one looked at again.
