@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::try_join_all;
+use memcell_host::clock::Clock;
 use memcell_host::kv::{Backend, Condition, Engine, Entry, KvError, Outcome, PendingWrite, Plugin, Write};
 use memcell_host::metrics::Metrics;
 use memcell_tests::bench::{Plan, Suite, Summary, Target};
@@ -26,6 +27,8 @@ pub(crate) async fn run() -> anyhow::Result<Summary> {
     let engine = Engine::new(Engine::default_cache_directory())?;
     let plugin = Plugin::load(&engine, &config.plugin, None)?;
     let backend = Backend::start(&plugin, &config, &Arc::new(Metrics::new()).backend("bench"))?;
+    // Its readings rise from row to row, so that no write is refused as stale.
+    let clock = Clock::new();
     let mut native: HashMap<String, (u64, Vec<u8>)> = HashMap::new();
     let keys: Vec<String> = (0..KEYS).map(|n| format!("{n:024x}")).collect();
     let batches: Vec<&[String]> = keys.chunks(BATCH).collect();
@@ -40,7 +43,7 @@ pub(crate) async fn run() -> anyhow::Result<Summary> {
         .target(Target::AtMost(2.5))
         .compare_async(
             async || {
-                let stamp = a as u64;
+                let stamp = clock.now();
                 let counter = Arc::new(Counter::new(BATCH * IN_FLIGHT));
                 for _ in 0..IN_FLIGHT {
                     for key in batch(&batches, &mut a) {
@@ -52,9 +55,7 @@ pub(crate) async fn run() -> anyhow::Result<Summary> {
             },
             async || {
                 for _ in 0..IN_FLIGHT {
-                    for key in batch(&batches, &mut b) {
-                        native.insert(key.clone(), (b as u64, value.to_vec()));
-                    }
+                    insert(&mut native, batch(&batches, &mut b), &value);
                 }
                 Ok(())
             },
@@ -86,15 +87,9 @@ pub(crate) async fn run() -> anyhow::Result<Summary> {
         .plan(PLAN)
         .items(BATCH)
         .compare_async(
+            async || Ok(backend.write(writes(batch(&batches, &mut a), clock.now(), &value), Condition::Newer).await),
             async || {
-                Ok(backend
-                    .write(writes(batch(&batches, &mut a), KEYS as u64 + a as u64, &value), Condition::Newer)
-                    .await)
-            },
-            async || {
-                for key in batch(&batches, &mut b) {
-                    native.insert(key.clone(), (b as u64, value.to_vec()));
-                }
+                insert(&mut native, batch(&batches, &mut b), &value);
                 Ok(())
             },
         )
@@ -128,7 +123,7 @@ pub(crate) async fn run() -> anyhow::Result<Summary> {
                 .write(
                     writes(
                         keys.get(n % KEYS..).and_then(|keys| keys.get(..1)).unwrap_or_default(),
-                        10 * KEYS as u64 + n as u64,
+                        clock.now(),
                         &value,
                     ),
                     Condition::Newer,
@@ -137,6 +132,13 @@ pub(crate) async fn run() -> anyhow::Result<Summary> {
         })
         .await?;
     suite.finish()
+}
+
+/// What the plugin is compared with: a copy of each value, with a stamp beside it.
+fn insert(native: &mut HashMap<String, (u64, Vec<u8>)>, keys: &[String], value: &[u8]) {
+    for key in keys {
+        native.insert(key.clone(), (0, value.to_vec()));
+    }
 }
 
 /// Tells when all of a number of direct writes have come to their end.
