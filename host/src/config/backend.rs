@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::defaults;
+use super::grants::GrantsConfig;
 
 /// One key-value backend.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct BackendConfig {
     pub ack_timeout: Duration,
     /// `[backends.NAME.queue]`
     pub queue: QueueConfig,
+    /// `[backends.NAME.grants]`
+    pub grants: GrantsConfig,
     /// `[backends.NAME.limits]`
     pub limits: LimitsConfig,
     /// `[backends.NAME.supervision]`
@@ -122,6 +125,7 @@ impl BackendConfig {
             ack: Ack::default(),
             ack_timeout: defaults::ACK_TIMEOUT,
             queue: QueueConfig::default(),
+            grants: GrantsConfig::default(),
             limits: LimitsConfig::default(),
             supervision: SupervisionConfig::default(),
             settings: Vec::new(),
@@ -146,6 +150,7 @@ impl fmt::Debug for BackendConfig {
             ack,
             ack_timeout,
             queue,
+            grants,
             limits,
             supervision,
             settings,
@@ -163,6 +168,7 @@ impl fmt::Debug for BackendConfig {
             .field("ack", ack)
             .field("ack_timeout", ack_timeout)
             .field("queue", queue)
+            .field("grants", grants)
             .field("limits", limits)
             .field("supervision", supervision)
             .field("settings", &settings.iter().map(|(name, _)| name).collect::<Vec<_>>())

@@ -6,6 +6,7 @@
 
 mod backend;
 mod defaults;
+mod grants;
 mod problems;
 mod reader;
 mod sections;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use backend::{Ack, BackendConfig, LimitsConfig, QueueConfig, SupervisionConfig, ValueFormat};
+pub use grants::{Destination, GrantsConfig};
 pub use problems::{ConfigError, Problem};
 pub use uri::MongoUri;
 

@@ -192,13 +192,6 @@ impl<'a> Section<'a> {
         self.reading.problem(self.key(name), None, message);
     }
 
-    /// Reports a key that only counts as known once it is there, and so is never offered as what was meant.
-    pub(super) fn refuse(&self, name: &str, message: impl Into<String>) {
-        if self.table.is_some_and(|table| table.contains_key(name)) {
-            self.problem(name, message);
-        }
-    }
-
     /// Notes the keys that nobody has asked for.
     pub(super) fn finish(&self) {
         let known = self.reading.known.borrow();

@@ -7,11 +7,12 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::backend::{Ack, BackendConfig, LimitsConfig, QueueConfig, SupervisionConfig, ValueFormat};
+use super::grants::GrantsConfig;
 use super::problems::ConfigError;
 use super::reader::{Entry, Reading, Section, quote};
 use super::values::{
-    boolean, bytes, collection_name, database_name, digest, duration, integer, log_level, mongodb_uri, one_of, path,
-    ratio, setting, socket_address, text,
+    boolean, bytes, collection_name, database_name, destination, digest, duration, integer, list, log_level,
+    mongodb_uri, one_of, path, ratio, setting, socket_address, text, variable_name,
 };
 use super::{
     Config, HTTP_LISTEN_VARIABLE, HttpConfig, LogConfig, LogFormat, MONGODB_URI_VARIABLE, MongoDbConfig, MongoServer,
@@ -205,6 +206,7 @@ fn backend(section: &Section<'_>, name: &str, folder: &Path, http: &HttpConfig) 
         ack: section.read("ack", Ack::default(), one_of(&acks)),
         ack_timeout: section.read("ack_timeout", defaults::ACK_TIMEOUT, duration(TIMEOUT)),
         queue: queue(&section.section("queue")),
+        grants: grants(&section.section("grants"), folder),
         limits: limits(&section.section("limits")),
         supervision: supervision(&section.section("supervision")),
         settings: settings(&section.section("settings")),
@@ -216,7 +218,6 @@ fn backend(section: &Section<'_>, name: &str, folder: &Path, http: &HttpConfig) 
     if config.ack == Ack::Mirrored && config.ack_timeout >= http.request_timeout {
         section.problem("ack_timeout", "must be shorter than http.request_timeout, or a slow backend fails the write");
     }
-    section.refuse("grants", "is no key: this version grants a plugin nothing (no files, no network, no environment)");
     section.finish();
     config
 }
@@ -230,6 +231,24 @@ fn queue(section: &Section<'_>) -> QueueConfig {
     if config.batch > config.changes {
         let message = format!("must not be larger than changes ({}): a batch is taken from the queue", config.changes);
         section.problem(if section.has("batch") { "batch" } else { "changes" }, message);
+    }
+    section.finish();
+    config
+}
+
+/// More endpoints than any cluster has nodes, and more variables than any plugin has secrets.
+const MOST_GRANTS: usize = 1000;
+
+fn grants(section: &Section<'_>, folder: &Path) -> GrantsConfig {
+    let config = GrantsConfig {
+        directory: section.optional("directory", path(folder)),
+        read_only: section.read("read_only", false, boolean),
+        connect: section.read("connect", Vec::new(), list(MOST_GRANTS, destination)),
+        environment: section.read("environment", Vec::new(), list(MOST_GRANTS, variable_name)),
+        log: section.read("log", false, boolean),
+    };
+    if section.has("read_only") && !section.has("directory") {
+        section.problem("read_only", "only goes with a directory: write directory = \"./data/NAME\" beside it");
     }
     section.finish();
     config

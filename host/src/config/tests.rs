@@ -122,6 +122,12 @@ fn every_key_counts() {
         limits.instances = 1
         limits.tables = 2
         limits.table_elements = 3
+        [backends.b.grants]
+        directory = "data/b"
+        read_only = true
+        connect = ["Redis.internal:6379", "[::1]:7000"]
+        environment = ["REDIS_PASSWORD"]
+        log = true
         [backends.b.supervision]
         failures_to_open = 1
         backoff_min = "1s"
@@ -177,6 +183,15 @@ fn every_key_counts() {
         ack: Ack::Mirrored,
         ack_timeout: Duration::from_secs(5),
         queue: QueueConfig { changes: 10, bytes: 1 << 20, batch: 10 },
+        grants: GrantsConfig {
+            directory: Some("/etc/data/b".into()),
+            read_only: true,
+            connect: [("redis.internal", 6379), ("::1", 7000)]
+                .map(|(host, port)| Destination { host: host.to_owned(), port })
+                .into(),
+            environment: vec!["REDIS_PASSWORD".to_owned()],
+            log: true,
+        },
         limits: LimitsConfig {
             memory: 4 << 30,
             call_timeout: Duration::from_secs(3),
@@ -212,7 +227,9 @@ request_timeout = "30 seconds"
 shards = 0
 call_timeout = "1s"
 [backends.local.grants]
-directory = "./data"
+read_only = true
+connect = ["redis:6379", "redis"]
+network = true
 [metrics]
 on = true
 "#,
@@ -226,9 +243,12 @@ on = true
             "7: backends.local.plugin: is required: the path of the component, such as \"plugins/in_memory.wasm\"",
             "8: backends.local.shards: must be between 1 and 256, found 0",
             "9: backends.local.call_timeout: is no key here; it belongs in [backends.local.limits]",
-            "10: backends.local.grants: is no key: this version grants a plugin nothing (no files, no network, no \
-             environment)",
-            "12: metrics: is no key; known here: backends, http, log, mongodb, validation",
+            "11: backends.local.grants.read_only: only goes with a directory: write directory = \"./data/NAME\" beside \
+             it",
+            "12: backends.local.grants.connect: value 2 must be a host and a port, such as \"redis.internal:6379\" or \
+             \"[::1]:6379\"; the port is missing, found \"redis\"",
+            "13: backends.local.grants.network: is no key; known here: connect, directory, environment, log, read_only",
+            "14: metrics: is no key; known here: backends, http, log, mongodb, validation",
         ],
     );
 }

@@ -9,9 +9,9 @@ use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::MongoUri;
 use super::reader::{describe, quote};
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
+use super::{Destination, MongoUri};
 
 type Parsed<T> = Result<T, String>;
 
@@ -108,6 +108,44 @@ pub(super) fn socket_address(text: &str) -> Parsed<SocketAddr> {
         let example = "such as \"127.0.0.1:8080\", \"0.0.0.0:8080\" or \"[::1]:8080\"";
         format!("must be an IP address and a port, {example}, found {}", quote(text))
     })
+}
+
+/// A TCP endpoint, `host:port`.
+pub(super) fn destination(value: &DeValue<'_>) -> Parsed<Destination> {
+    Destination::parse(text(value)?)
+}
+
+/// The name of an environment variable.
+pub(super) fn variable_name(value: &DeValue<'_>) -> Parsed<String> {
+    let name = text(value)?;
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(format!("must be the name of an environment variable, found {}", quote(name)));
+    }
+    Ok(name.to_owned())
+}
+
+/// An array of at most `most` different values.
+pub(super) fn list<T: PartialEq>(
+    most: usize,
+    parse: impl Fn(&DeValue<'_>) -> Parsed<T>,
+) -> impl Fn(&DeValue<'_>) -> Parsed<Vec<T>> {
+    move |value| {
+        let items = value
+            .as_array()
+            .ok_or_else(|| format!("must be an array, such as [{}], found {}", describe(value), describe(value)))?;
+        if items.len() > most {
+            return Err(format!("must have {most} values at the most, found {}", items.len()));
+        }
+        let mut parsed: Vec<T> = Vec::with_capacity(items.len());
+        for (item, place) in items.iter().zip(1..) {
+            let one = parse(item.get_ref()).map_err(|reason| format!("value {place} {reason}"))?;
+            if parsed.contains(&one) {
+                return Err(format!("has value {place} twice, {}", describe(item.get_ref())));
+            }
+            parsed.push(one);
+        }
+        Ok(parsed)
+    }
 }
 
 /// The SHA-256 digest of a file.

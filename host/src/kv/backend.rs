@@ -10,7 +10,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Outcome, Page, Usage};
-use super::error::KvError;
+use super::error::{KvError, StartError};
+use super::grants::Grants;
 use super::plugin::Plugin;
 use super::queue::{Queue, Request, Work};
 use super::shard::Shard;
@@ -44,11 +45,14 @@ pub struct BackendLoad {
 }
 
 impl Backend {
-    /// Starts a thread for each shard, which then opens its instance: [`Backend::watch`] tells when and whether that worked.
+    /// Makes ready what the plugin is granted, and starts a thread for each shard, which then opens its instance:
+    /// [`Backend::watch`] tells when and whether that worked. Blocks on the file system if a directory is granted, which stays
+    /// locked until the last shard has ended.
     ///
     /// # Errors
-    /// If the system gives no more threads.
-    pub fn start(plugin: &Plugin, config: &Arc<BackendConfig>, metrics: &BackendMetrics) -> std::io::Result<Self> {
+    /// [`StartError::Grant`] for what is granted and can't be had, [`StartError::Threads`] if the system gives no more threads.
+    pub fn start(plugin: &Plugin, config: &Arc<BackendConfig>, metrics: &BackendMetrics) -> Result<Self, StartError> {
+        let grants = Arc::new(Grants::prepare(&config.grants)?);
         let mut backend = Self { shards: Vec::new(), threads: Mutex::default() };
         for number in 0..config.shards {
             let queue = Arc::new(Queue::new(&config.queue));
@@ -57,6 +61,7 @@ impl Backend {
                 number,
                 plugin: plugin.clone(),
                 config: Arc::clone(config),
+                grants: Arc::clone(&grants),
                 queue: Arc::clone(&queue),
                 status: Arc::clone(&status),
                 metrics: metrics.clone(),

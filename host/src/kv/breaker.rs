@@ -51,12 +51,17 @@ impl Breaker {
         } else if !open {
             return Verdict::GoOn;
         }
-        Verdict::Pause { until: now + self.pause(), open }
+        Verdict::Pause { until: self.retry_at(now), open }
     }
 
     /// Whether it takes the backend for broken.
     pub(super) fn is_open(&self) -> bool {
         self.failures >= self.config.failures_to_open
+    }
+
+    /// When to try again after the failures so far.
+    pub(super) fn retry_at(&self, now: Instant) -> Instant {
+        now + self.pause()
     }
 
     /// Doubles with each failure in a row, between the two bounds.

@@ -50,6 +50,53 @@ pub enum LoadError {
     Engine(String),
 }
 
+/// Why what a plugin is granted can't be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GrantError {
+    /// The directory can't be made, opened or locked.
+    #[error("the directory {path} of `grants.directory` can't be {what}: {source}")]
+    Directory { path: PathBuf, what: &'static str, source: std::io::Error },
+    /// Somebody else has it.
+    #[error(
+        "the directory {path} of `grants.directory` is in use by another process; stop that one, or give this \
+         backend a directory of its own"
+    )]
+    DirectoryInUse { path: PathBuf },
+    /// A variable is granted that isn't there.
+    #[error("the environment variable {name} of `grants.environment` is not set; set it, or take it out")]
+    VariableUnset { name: String },
+    /// A variable that no component can be given.
+    #[error("the environment variable {name} of `grants.environment` is not valid Unicode")]
+    VariableNotUnicode { name: String },
+}
+
+impl GrantError {
+    /// Whether waiting may help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::DirectoryInUse { .. })
+    }
+}
+
+/// Why a backend can't be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// What it is granted can't be had.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+    /// The system gives no more threads.
+    #[error("can't start its threads: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// Whether waiting may help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Grant(error) if error.is_passing())
+    }
+}
+
 /// Why a call to a backend failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -9,6 +9,7 @@ use super::bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outco
 use super::bindings::memcell::kv::types::Error as GuestError;
 use super::bindings::{Backend as Bindings, BackendPre};
 use super::error::{KvError, shown};
+use super::grants::Grants;
 use super::plugin::Plugin;
 use super::sandbox::Sandbox;
 use crate::config::BackendConfig;
@@ -34,17 +35,28 @@ type Called<T> = wasmtime::Result<Result<T, GuestError>>;
 
 impl Instance {
     /// Instantiates `plugin` and opens it as shard number `shard`, all within `limits.open_timeout`.
-    pub(super) async fn open(plugin: &Plugin, config: &BackendConfig, shard: u32) -> Result<Self, KvError> {
+    pub(super) async fn open(
+        plugin: &Plugin,
+        config: &BackendConfig,
+        grants: &Grants,
+        shard: u32,
+    ) -> Result<Self, KvError> {
         let limits = &config.limits;
-        let mut store = Store::new(plugin.pre.engine(), Sandbox::new(limits));
+        let deadline = limits.open_timeout;
+        let started = Instant::now();
+        let pins = match tokio::time::timeout(deadline, grants.pin(&config.name)).await {
+            Err(_) => return Err(KvError::Down(format!("its destinations could not be resolved within {deadline:?}"))),
+            Ok(pins) => pins?,
+        };
+        let sandbox = Sandbox::new(config, shard, grants, pins)?;
+        let mut store = Store::new(plugin.pre.engine(), sandbox);
         store.limiter(|sandbox| &mut sandbox.limiter);
         store.epoch_deadline_async_yield_and_update(EPOCHS_PER_YIELD);
         store.set_epoch_deadline(EPOCHS_PER_YIELD);
         // What the engine accounts for is the host's copy of an answer, list elements included.
         store.set_hostcall_fuel(usize::try_from(limits.response).unwrap_or(usize::MAX));
-        let deadline = limits.open_timeout;
-        let started = Instant::now();
-        let bindings = match tokio::time::timeout(deadline, instantiate(&plugin.pre, &mut store)).await {
+        let left = deadline.saturating_sub(started.elapsed());
+        let bindings = match tokio::time::timeout(left, instantiate(&plugin.pre, &mut store)).await {
             Err(_) => return Err(KvError::Deadline { function: "start", deadline }),
             Ok(Err(error)) => return Err(failure(&mut store, "start", limits.memory, limits.response, &error)),
             Ok(Ok(bindings)) => bindings,

@@ -115,7 +115,9 @@ fn check_imports(
 
 fn linker(engine: &Engine) -> Result<Linker<Sandbox>, LoadError> {
     let mut linker = Linker::new(&engine.inner);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+    let failed = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(failed)?;
+    super::names::add_to_linker(&mut linker).map_err(failed)?;
     Ok(linker)
 }
 

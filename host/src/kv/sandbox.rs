@@ -1,57 +1,102 @@
-//! What an instance gets of the outside world: a clock, randomness, and nothing else.
+//! What an instance gets of the outside world: a clock, randomness, and what it was granted.
 //!
-//! It has no directory, no environment, no arguments, no network and no standard input. What it writes to its standard error
-//! is kept, up to a bound, for the reason that a crash is reported with; its standard output goes nowhere.
+//! Without a grant it has no directory, no environment and no network. It never has arguments, a standard input, UDP, or a
+//! socket that listens. The last that it printed is kept for the reason that a crash is reported with.
 
-use std::collections::VecDeque;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use bytes::Bytes;
-use tokio::io::AsyncWrite;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::sockets::SocketAddrUse;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 
+use super::error::{KvError, shown};
+use super::grants::{GUEST_DIRECTORY, Grants, Pins};
 use super::limits::Limiter;
-use crate::config::LimitsConfig;
+use super::output::{Output, Tag};
+use crate::config::BackendConfig;
 
 /// Handles (streams, pollables, …) that an instance may hold at a time. Far more than an honest one needs.
 const MAX_HANDLES: usize = 10_000;
 
-/// How much of its standard error is kept: enough for a panic's message and place.
-const STDERR_TAIL_BYTES: usize = 2048;
+/// How many refusals of one instance are logged; a guest that keeps trying gets no more room in the log than that.
+const LOGGED_REFUSALS: u32 = 10;
 
 /// The host's side of one instance.
 pub(super) struct Sandbox {
     pub(super) limiter: Limiter,
-    stderr: Tail,
+    stderr: Output,
+    pins: Arc<Pins>,
+    refusals: Arc<Refusals>,
     wasi: WasiCtx,
     table: ResourceTable,
 }
 
 impl Sandbox {
-    pub(super) fn new(limits: &LimitsConfig) -> Self {
-        let stderr = Tail::default();
+    /// A sandbox for one instance, with what `grants` and `pins` allow.
+    ///
+    /// # Errors
+    /// If the granted directory can't be opened.
+    pub(super) fn new(config: &BackendConfig, shard: u32, grants: &Grants, pins: Pins) -> Result<Self, KvError> {
+        let tag = |stream| grants.log.then(|| Tag { backend: config.name.clone(), shard, stream });
+        let (stdout, stderr) = (Output::new(tag("stdout")), Output::new(tag("stderr")));
+        let pins = Arc::new(pins);
+        let refusals = Arc::new(Refusals { backend: config.name.clone(), shard, count: AtomicU32::new(0) });
+        let mut wasi = WasiCtx::builder();
         // A shard has a thread of its own, so a guest that blocks it harms nobody, and handing its file and clock calls to
         // other threads would only cost.
-        let wasi = WasiCtx::builder()
-            .allow_blocking_current_thread(true)
-            .allow_tcp(false)
+        wasi.allow_blocking_current_thread(true)
+            .allow_tcp(grants.any_network())
             .allow_udp(false)
             .allow_ip_name_lookup(false)
+            .stdout(stdout)
             .stderr(stderr.clone())
-            .build();
+            .envs(&grants.environment);
+        if grants.any_network() {
+            let (pins, refusals) = (Arc::clone(&pins), Arc::clone(&refusals));
+            wasi.socket_addr_check(move |address, usage| {
+                let allowed = match usage {
+                    // What comes before every connection: the system picks the local address and port.
+                    SocketAddrUse::TcpBind => address.ip().is_unspecified() && address.port() == 0,
+                    SocketAddrUse::TcpConnect => pins.allow(&address),
+                    _ => false,
+                };
+                if !allowed {
+                    refusals.note(format_args!("{usage:?} {address}"));
+                }
+                Box::pin(std::future::ready(allowed))
+            });
+        }
+        if let Some(directory) = &grants.directory {
+            let permissions = if directory.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+            wasi.preopened_dir(&directory.path, GUEST_DIRECTORY, permissions).map_err(|error| {
+                KvError::Down(format!("can't open the granted directory {}: {error:#}", directory.path.display()))
+            })?;
+        }
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
-        Self { limiter: Limiter::new(limits), stderr, wasi, table }
+        Ok(Self { limiter: Limiter::new(&config.limits), stderr, pins, refusals, wasi: wasi.build(), table })
     }
 
     /// The last it wrote to its standard error, on one line; empty if nothing.
     pub(super) fn last_words(&self) -> String {
-        super::error::shown(&self.stderr.text())
+        self.stderr.last_words()
+    }
+
+    /// What it may connect to.
+    pub(super) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Its handles.
+    pub(super) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+
+    /// Says that it wanted what it was not granted.
+    pub(super) fn refused(&self, what: fmt::Arguments<'_>) {
+        self.refusals.note(what);
     }
 }
 
@@ -61,94 +106,19 @@ impl WasiView for Sandbox {
     }
 }
 
-/// A stream that remembers its last bytes.
-#[derive(Clone, Default)]
-struct Tail(Arc<Mutex<VecDeque<u8>>>);
-
-impl Tail {
-    fn text(&self) -> String {
-        let bytes: Vec<u8> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    fn push(&self, bytes: &[u8]) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = bytes.get(bytes.len().saturating_sub(STDERR_TAIL_BYTES)..).unwrap_or_default();
-        let excess = (kept.len() + new.len()).saturating_sub(STDERR_TAIL_BYTES);
-        let excess = excess.min(kept.len());
-        kept.drain(..excess);
-        kept.extend(new);
-    }
+/// What an instance tried in vain.
+struct Refusals {
+    backend: String,
+    shard: u32,
+    count: AtomicU32,
 }
 
-impl IsTerminal for Tail {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for Tail {
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
-    }
-
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.clone())
-    }
-}
-
-/// Written to in the guest's own call: what a crashing guest said last is there when its crash is reported.
-impl OutputStream for Tail {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.push(&bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(STDERR_TAIL_BYTES)
-    }
-}
-
-impl Pollable for Tail {
-    fn ready<'a, 'b>(&'a mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'b>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(std::future::ready(()))
-    }
-}
-
-impl AsyncWrite for Tail {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.push(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_tail_is_kept() {
-        let tail = Tail::default();
-        tail.push(&[b'a'; STDERR_TAIL_BYTES * 3]);
-        tail.push(b"the end");
-        let text = tail.text();
-        assert_eq!(text.len(), STDERR_TAIL_BYTES);
-        assert!(text.ends_with("aathe end"));
+impl Refusals {
+    fn note(&self, what: fmt::Arguments<'_>) {
+        let before = self.count.fetch_add(1, Ordering::Relaxed);
+        if before < LOGGED_REFUSALS {
+            let (backend, shard, wanted) = (&self.backend, self.shard, shown(&what.to_string()));
+            tracing::warn!(backend, shard, wanted, "the plugin wanted what it was not granted");
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::bindings::memcell::kv::types::Error as GuestError;
 use super::breaker::{Breaker, Verdict};
 use super::calls::{self, Calls};
 use super::error::KvError;
+use super::grants::Grants;
 use super::instance::Instance;
 use super::plugin::Plugin;
 use super::queue::{Queue, Reply, Request, Taken, Work};
@@ -21,6 +22,7 @@ pub(super) struct Shard {
     pub(super) number: u32,
     pub(super) plugin: Plugin,
     pub(super) config: Arc<BackendConfig>,
+    pub(super) grants: Arc<Grants>,
     pub(super) queue: Arc<Queue>,
     pub(super) status: Arc<ShardStatus>,
     pub(super) metrics: BackendMetrics,
@@ -81,7 +83,7 @@ impl Shard {
     }
 
     async fn open(&self, breaker: &mut Breaker, generation: &mut u64) -> Phase {
-        let opened = Instance::open(&self.plugin, &self.config, self.number).await;
+        let opened = Instance::open(&self.plugin, &self.config, &self.grants, self.number).await;
         match opened {
             Ok(instance) => {
                 self.status.opened(instance.capabilities());
@@ -104,7 +106,8 @@ impl Shard {
                 let reason = format!("the plugin refuses its settings: {}", super::error::shown(&text));
                 self.give_up(reason)
             }
-            Err(error) => self.lost(&error, breaker),
+            Err(error) if error.ends_instance() => self.lost(&error, breaker),
+            Err(error) => self.unopened(&error, breaker),
         }
     }
 
@@ -181,6 +184,20 @@ impl Shard {
                 ))
             }
         }
+    }
+
+    /// Nothing broke; what the plugin needs (a server, a name, room) isn't there just now. However long that takes, it is no
+    /// reason to give up.
+    fn unopened(&self, error: &KvError, breaker: &mut Breaker) -> Phase {
+        self.metrics.kv_failure(error.label());
+        let now = Instant::now();
+        let (until, open) = match breaker.failed(now, false) {
+            Verdict::Pause { until, open } => (until, open),
+            Verdict::GoOn | Verdict::GiveUp => (breaker.retry_at(now), breaker.is_open()),
+        };
+        tracing::warn!(backend = %self.config.name, shard = self.number, %error, "plugin instance can't be opened yet");
+        self.status.set_state(ShardState::Down { reason: error.to_string(), breaker_open: open });
+        Phase::Paused { until, reason: error.to_string(), instance: None }
     }
 
     fn paused(&self, error: &KvError, instance: Option<Calls>, breaker: &mut Breaker) -> Phase {

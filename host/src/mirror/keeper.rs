@@ -18,6 +18,9 @@ const REFRESH_BATCH: usize = 256;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
+/// Pause before a directory that is in use is tried again.
+const START_RETRY: Duration = Duration::from_secs(1);
+
 /// Runs until the mirror is closed, or its backend is given up.
 pub(super) async fn keep(mirror: Arc<Inner>, engine: Engine) {
     let closing = mirror.closing.clone();
@@ -40,13 +43,29 @@ async fn load(mirror: &Inner, engine: Engine) -> Result<&Backend, String> {
     let loading = tokio::task::spawn_blocking(move || Plugin::load(&engine, &config.plugin, config.sha256.as_ref()));
     let plugin: Result<Plugin, LoadError> = loading.await.map_err(|error| error.to_string())?;
     let plugin = plugin.map_err(|error| error.to_string())?;
-    let backend = Backend::start(&plugin, &mirror.config, &mirror.metrics)
-        .map_err(|error| format!("can't start its threads: {error}"))?;
+    let backend = start(mirror, &plugin).await?;
     let filled = (0..backend.shard_count()).map(|_| AtomicU64::new(0)).collect();
     // Nobody else sets these.
     let _ = mirror.plugin_digest.set(plugin.sha256().to_owned());
     let _ = mirror.filled.set(filled);
     Ok(mirror.backend.get_or_init(|| backend))
+}
+
+/// Starts the backend. Another process that holds its directory may be a host that is about to end: it is waited for.
+async fn start(mirror: &Inner, plugin: &Plugin) -> Result<Backend, String> {
+    loop {
+        let (plugin, config, metrics) = (plugin.clone(), Arc::clone(&mirror.config), mirror.metrics.clone());
+        let starting = tokio::task::spawn_blocking(move || Backend::start(&plugin, &config, &metrics));
+        match starting.await.map_err(|error| error.to_string())? {
+            Ok(backend) => return Ok(backend),
+            Err(error) if error.is_passing() => {
+                tracing::error!(backend = %mirror.config.name, %error, "backend can't be started yet");
+                mirror.set_state(MirrorState::Degraded { reason: error.to_string() });
+                tokio::time::sleep(START_RETRY).await;
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
 }
 
 /// Compares how things are with how they should be, does the next step, and looks again.
