@@ -1,6 +1,8 @@
 //! The hybrid logical clock that revisions and stamps are read from.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How many bits of a reading lie below its millisecond.
@@ -16,6 +18,28 @@ pub const MAX_AHEAD_MILLIS: u64 = 24 * 60 * 60 * 1000;
 #[derive(Debug, Default)]
 pub struct Clock {
     last: AtomicU64,
+    /// The readings of inserts that have not landed.
+    open_inserts: Mutex<BTreeSet<u64>>,
+}
+
+/// An insert under way: from before its revision is read until it has landed, or never will.
+#[derive(Debug)]
+pub struct OpenInsert {
+    clock: Arc<Clock>,
+    reading: u64,
+}
+
+impl OpenInsert {
+    /// The reading that it started with: its revision, or below it.
+    pub fn reading(&self) -> u64 {
+        self.reading
+    }
+}
+
+impl Drop for OpenInsert {
+    fn drop(&mut self) {
+        self.clock.open_inserts().remove(&self.reading);
+    }
 }
 
 impl Clock {
@@ -31,6 +55,26 @@ impl Clock {
         match self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))) {
             Ok(last) | Err(last) => next(last),
         }
+    }
+
+    /// Notes that an insert with a given id is under way.
+    pub fn open_insert(self: &Arc<Self>) -> OpenInsert {
+        let mut open = self.open_inserts();
+        let reading = self.now();
+        open.insert(reading);
+        OpenInsert { clock: Arc::clone(self), reading }
+    }
+
+    /// A reading for what is about to be looked up: below the revision of every insert that is under way, for what is found
+    /// (a document without a revision, or none) was there before that lands.
+    pub fn now_before_inserts(&self) -> u64 {
+        let open = self.open_inserts();
+        let now = self.now();
+        open.first().map_or(now, |first| first.saturating_sub(1))
+    }
+
+    fn open_inserts(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.open_inserts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Pushes the clock past a revision that somebody else made, unless that one is more than [`MAX_AHEAD_MILLIS`] ahead of the
@@ -68,6 +112,19 @@ mod tests {
         assert_eq!(clock.now(), ahead + 1);
         clock.observe(first);
         assert_eq!(clock.now(), ahead + 2);
+    }
+
+    #[test]
+    fn a_look_up_is_older_than_the_inserts_under_way() {
+        let clock = Arc::new(Clock::new());
+        let first = clock.open_insert();
+        let second = clock.open_insert();
+        assert!(clock.now_before_inserts() < first.reading() && first.reading() < second.reading());
+        drop(first);
+        assert!(clock.now_before_inserts() < second.reading());
+        let last = second.reading();
+        drop(second);
+        assert!(clock.now_before_inserts() > last);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Every figure that `/metrics` shows, declared once.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -87,7 +88,9 @@ pub struct Metrics {
     confirmed: Family<BackendKindLabels, Counter>,
     queue_depth: Family<BackendLabel, Gauge>,
     queue_bytes: Family<BackendLabel, Gauge>,
-    unapplied: Family<BackendLabel, Gauge>,
+    lag: Family<BackendLabel, Gauge<f64, AtomicU64>>,
+    tailed: Family<BackendLabel, Counter>,
+    history_lost: Family<BackendLabel, Counter>,
     memory_bytes: Family<BackendLabel, Gauge>,
     mirror_state: Family<BackendStateLabels, Gauge>,
     direct: Family<BackendKindLabels, Counter>,
@@ -136,11 +139,20 @@ impl Metrics {
             Unit::Bytes,
             queue_bytes.clone(),
         );
-        let unapplied = Family::default();
+        let lag = Family::default();
+        registry.register_with_unit(
+            "mirror_lag",
+            "Age of the oldest change that is known and not in the backend",
+            Unit::Seconds,
+            lag.clone(),
+        );
+        let tailed = Family::default();
+        registry.register("mirror_tailed_keys", "Keys brought up to date by the tail", tailed.clone());
+        let history_lost = Family::default();
         registry.register(
-            "mirror_dirty_keys",
-            "Keys whose direct write was lost and that wait to be re-read from MongoDB",
-            unapplied.clone(),
+            "mirror_history_lost",
+            "Times that MongoDB no longer had the changes since the mirror was complete",
+            history_lost.clone(),
         );
         let memory_bytes = Family::default();
         registry.register_with_unit(
@@ -187,7 +199,9 @@ impl Metrics {
             confirmed,
             queue_depth,
             queue_bytes,
-            unapplied,
+            lag,
+            tailed,
+            history_lost,
             memory_bytes,
             mirror_state,
             direct,
@@ -279,6 +293,16 @@ impl BackendMetrics {
         self.all.direct.get_or_create(&self.kind(kind)).inc();
     }
 
+    /// The tail brought so many keys up to date.
+    pub fn tailed(&self, keys: u64) {
+        self.all.tailed.get_or_create(&self.label()).inc_by(keys);
+    }
+
+    /// MongoDB no longer had the changes since the mirror was last complete.
+    pub fn history_lost(&self) {
+        self.all.history_lost.get_or_create(&self.label()).inc();
+    }
+
     /// Keys were re-read and written again.
     pub fn refreshed(&self, keys: u64) {
         self.all.refreshed.get_or_create(&self.label()).inc_by(keys);
@@ -297,13 +321,13 @@ impl BackendMetrics {
     }
 
     /// The levels that are measured when somebody asks for them.
-    pub fn levels(&self, queue_depth: usize, queue_bytes: usize, dirty: usize, memory_bytes: u64) {
+    pub fn levels(&self, queue_depth: usize, queue_bytes: usize, lag: Duration, memory_bytes: u64) {
         let set = |family: &Family<BackendLabel, Gauge>, value: u64| {
             family.get_or_create(&self.label()).set(i64::try_from(value).unwrap_or(i64::MAX));
         };
         set(&self.all.queue_depth, queue_depth as u64);
         set(&self.all.queue_bytes, queue_bytes as u64);
-        set(&self.all.unapplied, dirty as u64);
+        self.all.lag.get_or_create(&self.label()).set(lag.as_secs_f64());
         set(&self.all.memory_bytes, memory_bytes);
     }
 

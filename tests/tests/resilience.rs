@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use memcell_host::config::{Ack, BackendConfig};
+use memcell_host::memcell::EventId;
 use memcell_host::store::MemCellStore;
 use memcell_tests::artifacts;
 use memcell_tests::host::{Answer, TestHost, eventually, hostile, in_memory};
@@ -290,9 +291,52 @@ async fn mismatch(host: &TestHost) -> Result<Value> {
     Ok(host.request("GET", "/v1/mismatches").await?.body["items"][0].clone())
 }
 
+/// Whatever other programs do to the collection, the tail brings it to the backend.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_behind_the_host_is_caught_and_its_repair_noticed() -> Result<()> {
-    let host = TestHost::start(vec![in_memory()?]).await?;
+async fn changes_behind_the_host_are_followed() -> Result<()> {
+    let mut config = in_memory()?;
+    config.shards = 2;
+    let host = TestHost::start(vec![config]).await?;
+    host.live().await?;
+    let mut ids = Vec::new();
+    for memcell in Samples::new(11).take(20) {
+        ids.push(host.append(&memcell).await?);
+    }
+    let object_id = |index: usize| ObjectId::parse_str(&ids[index]);
+    let collection = &host.collection;
+    collection.update_one(doc! { "_id": object_id(0)? }, doc! { "$set": { "summary": "changed" } }).await?;
+    collection.update_one(doc! { "_id": object_id(1)? }, doc! { "$unset": { "revision": 1 } }).await?;
+    collection.delete_one(doc! { "_id": object_id(2)? }).await?;
+    let at = mongodb::bson::DateTime::now();
+    collection.replace_one(doc! { "_id": object_id(3)? }, doc! { "timestamp": at, "new": true }).await?;
+    collection.update_many(doc! { "_id": { "$gt": object_id(9)? } }, doc! { "$set": { "bulk": 1 } }).await?;
+    let foreign = ObjectId::new();
+    collection.insert_one(doc! { "_id": foreign, "timestamp": at }).await?;
+    collection.delete_one(doc! { "_id": object_id(4)? }).await?;
+    collection.insert_one(doc! { "_id": object_id(4)?, "timestamp": at, "again": true }).await?;
+    ids.push(foreign.to_hex());
+    host.settled().await?;
+    agree(&host, &ids).await?;
+    for id in &ids {
+        let read = host.request("GET", &format!("/v1/memcells/{id}")).await?;
+        assert_eq!(read.header("x-memcell-validation"), "consistent", "{id}");
+    }
+    assert!(host.store.mismatches().is_empty());
+
+    collection.drop().await?;
+    eventually("nothing is left", async || Ok(host.store.backends().await[0].entries == Some(0))).await?;
+    let id = host.append(&memcell("after the end")).await?;
+    host.settled().await?;
+    agree(&host, &[id]).await?;
+    host.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_stays_wrong_is_confirmed_and_repaired_by_the_tail() -> Result<()> {
+    // The first two writes bring the new document, directly and by the tail; the third is lost.
+    let losing = hostile(&[("mode", "lost-write"), ("on", "put"), ("after", "2"), ("times", "1")])?;
+    let host = TestHost::start(vec![losing]).await?;
     host.live().await?;
     let id = host.append(&memcell("as written")).await?;
     host.settled().await?;
@@ -307,16 +351,33 @@ async fn a_change_behind_the_host_is_caught_and_its_repair_noticed() -> Result<(
     let difference = &row["differences"][0];
     assert_eq!(difference["path"], "summary");
     assert_eq!((&difference["mongo"], &difference["kv"]), (&json!("\"changed\""), &json!("\"as written\"")));
-    // A change through the host brings both sides together, and the row goes with the next validated read.
-    host.json("PATCH", &path, &json!({ "summary": "again" })).await?;
-    host.settled().await?;
+
+    let mirror = host.store.mirrors().first().context("there is no backend")?;
+    mirror.repair(vec![EventId::parse(&id)?.into()]).await?;
     assert_eq!(host.request("GET", &path).await?.header("x-memcell-validation"), "consistent");
     assert_eq!(host.request("GET", "/v1/mismatches").await?.body["items"], json!([]));
-    // A document that was removed behind the host is still in the backend.
-    host.collection.delete_one(doc! { "_id": object_id }).await?;
+    agree(&host, &[id]).await?;
+    host.stop().await?;
+    Ok(())
+}
+
+/// An entry of a document that MongoDB doesn't have is found, and removed by a repair.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_only_the_backend_has_is_confirmed_and_repaired() -> Result<()> {
+    let losing = hostile(&[("mode", "lost-write"), ("on", "delete"), ("times", "2")])?;
+    let host = TestHost::start(vec![losing]).await?;
+    host.live().await?;
+    let id = host.append(&memcell("x")).await?;
+    host.settled().await?;
+    let path = format!("/v1/memcells/{id}");
+    host.request("DELETE", &format!("{path}?hard=true")).await?;
+    host.settled().await?;
     let read = host.request("GET", &path).await?;
     assert_eq!((read.status, read.header("x-memcell-validation")), (404, "different"));
     assert_eq!(mismatch(&host).await?["differences"][0]["kind"], "only_in_kv");
+    let mirror = host.store.mirrors().first().context("there is no backend")?;
+    mirror.repair(vec![EventId::parse(&id)?.into()]).await?;
+    assert_eq!(host.request("GET", &path).await?.header("x-memcell-validation"), "consistent");
     host.stop().await?;
     Ok(())
 }

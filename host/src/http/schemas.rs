@@ -219,13 +219,11 @@ struct Backend {
     queue_depth: u64,
     /// Bytes that they keep in memory.
     queue_bytes: u64,
-    /// Keys whose change was lost on the direct way and that wait to be read again.
-    dirty_keys: u64,
     /// Linear memory of all its instances, in bytes.
     memory_bytes: u64,
     /// Instances that were opened in place of lost ones.
     restarts: u64,
-    /// For how long the change that waits longest has been waiting, in seconds.
+    /// How long ago the oldest change happened that is known and not in the backend, in seconds.
     lag_seconds: f64,
 }
 

@@ -390,7 +390,6 @@ async fn reports_have_the_properties_that_are_described() {
         bytes: None,
         queue_depth: 0,
         queue_bytes: 0,
-        dirty_keys: 0,
         memory_bytes: 0,
         restarts: 0,
         lag_seconds: 0.0,

@@ -159,6 +159,26 @@ impl Backend {
         Ok(answers)
     }
 
+    /// The entry that one shard has for a key, wherever that key belongs.
+    pub async fn get_from(&self, shard: u32, key: &str) -> Result<Option<Entry>, KvError> {
+        let shard = self.shards.get(shard as usize).ok_or(KvError::Closed)?;
+        let mut found = request(shard, |reply| Request::Get { keys: vec![key.to_owned()], reply }).await??;
+        Ok(found.pop().flatten())
+    }
+
+    /// As [`Backend::write`], to one shard, wherever the keys belong.
+    pub async fn write_to(
+        &self,
+        shard: u32,
+        writes: Vec<Write>,
+        condition: Condition,
+    ) -> Vec<Result<Outcome, KvError>> {
+        let count = writes.len();
+        let Some(shard) = self.shards.get(shard as usize) else { return vec![Err(KvError::Closed); count] };
+        let ends = work(shard, |reply| Work::Batch { writes, condition, reply }).await;
+        ends.unwrap_or_else(|error| vec![Err(error); count])
+    }
+
     /// Writes, and waits until each has come to its end. One end per write, in their order.
     pub async fn write(&self, writes: Vec<Write>, condition: Condition) -> Vec<Result<Outcome, KvError>> {
         let mut ends = vec![Err(KvError::Closed); writes.len()];

@@ -14,9 +14,9 @@ use crate::kv::{KvError, Outcome, PendingWrite, Write};
 pub enum Delivery {
     /// The backend has it, or something newer.
     Applied,
-    /// It was not taken for lack of room, and will be caught up with.
+    /// It was not taken for lack of room; the tail brings it.
     Dropped,
-    /// The backend failed; it will be caught up with, unless the backend can't ever take it.
+    /// The backend failed; the tail brings it, unless the backend can't ever take it.
     Failed,
 }
 
@@ -59,9 +59,9 @@ impl PendingWrite for DirectWrite {
         match end {
             Ok(_) => {}
             Err(error) if error.is_permanent() => mirror.report_rejected(&change.key, &error),
-            Err(_) => mirror.dirty.add(change.key),
+            // The tail brings it.
+            Err(_) => {}
         }
-        // Only after the key counts as dirty: a reader must see one or the other.
         drop(ticket);
         if let Some(delivered) = delivered {
             // The writer may have stopped waiting.

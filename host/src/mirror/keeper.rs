@@ -1,20 +1,22 @@
 //! The one task of a mirror that looks after its backend, from loading the plugin to noticing that it is live.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::select_all;
+use tokio::sync::watch;
 
+use super::checkpoint::{Checkpoint, Found};
+use super::feed::Feed;
 use super::refill::{self, RefillError};
+use super::tail::{self, Tail, TailError};
 use super::{Inner, MirrorState};
-use crate::kv::{Backend, Engine, LoadError, Plugin, ShardState};
+use crate::kv::{Backend, Engine, KvError, LoadError, Plugin, ShardState};
+use crate::mongo::{Changes, ChangesError, Position};
 
-/// Dirty keys re-read in one go.
-const REFRESH_BATCH: usize = 256;
-
-/// First and longest pause after a refill that failed.
+/// First and longest pause after something failed.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
@@ -24,17 +26,30 @@ const START_RETRY: Duration = Duration::from_secs(1);
 /// Runs until the mirror is closed, or its backend is given up.
 pub(super) async fn keep(mirror: Arc<Inner>, engine: Engine) {
     let closing = mirror.closing.clone();
+    let mut place = Place::default();
     let work = async {
         match load(&mirror, engine).await {
-            Ok(backend) => look_after(&mirror, backend).await,
+            Ok(backend) => look_after(&mirror, backend, &mut place).await,
             Err(reason) => {
                 tracing::error!(backend = %mirror.config.name, reason, "backend can't be used, MongoDB goes on without it");
                 mirror.set_state(MirrorState::Failed { reason });
             }
         }
     };
-    // Whatever is cut off here can be done again: refills are idempotent, and the queues are closed by others.
+    // Whatever is cut off here can be done again: all of it is idempotent, and the queues are closed by others.
     closing.run_until_cancelled(work).await;
+    mirror.accepts.store(false, Ordering::Release);
+    leave(&mirror, place).await;
+}
+
+/// The last checkpoint of a backend that keeps its data: what comes after it is read again at the next start.
+async fn leave(mirror: &Inner, place: Place) {
+    let (Some(backend), Some(position)) = (mirror.backend.get(), place.position) else { return };
+    if mirror.keeps_data() && mirror.is_complete() && place.generations == generations(&backend.states()) {
+        if let Err(error) = tail::write_checkpoint(mirror, backend, &position).await {
+            tracing::warn!(backend = %mirror.config.name, %error, "the last checkpoint could not be written");
+        }
+    }
 }
 
 async fn load(mirror: &Inner, engine: Engine) -> Result<&Backend, String> {
@@ -44,7 +59,7 @@ async fn load(mirror: &Inner, engine: Engine) -> Result<&Backend, String> {
     let plugin: Result<Plugin, LoadError> = loading.await.map_err(|error| error.to_string())?;
     let plugin = plugin.map_err(|error| error.to_string())?;
     let backend = start(mirror, &plugin).await?;
-    let filled = (0..backend.shard_count()).map(|_| AtomicU64::new(0)).collect();
+    let filled = (0..backend.shard_count()).map(|_| std::sync::atomic::AtomicU64::new(0)).collect();
     // Nobody else sets these.
     let _ = mirror.plugin_digest.set(plugin.sha256().to_owned());
     let _ = mirror.filled.set(filled);
@@ -68,52 +83,65 @@ async fn start(mirror: &Inner, plugin: &Plugin) -> Result<Backend, String> {
     }
 }
 
-/// Compares how things are with how they should be, does the next step, and looks again.
-async fn look_after(mirror: &Inner, backend: &Backend) {
+/// How far the mirror has come.
+#[derive(Default)]
+struct Place {
+    /// Everything before is applied; `None` before the first session.
+    position: Option<Position>,
+    /// The instances that it is applied in.
+    generations: Vec<Option<u64>>,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    /// What the backend holds is not this mirror's.
+    #[error("{0}")]
+    Mismatch(String),
+    #[error("{0}")]
+    Passing(#[from] TailError),
+}
+
+impl From<KvError> for SessionError {
+    fn from(error: KvError) -> Self {
+        Self::Passing(error.into())
+    }
+}
+
+impl From<RefillError> for SessionError {
+    fn from(error: RefillError) -> Self {
+        Self::Passing(error.into())
+    }
+}
+
+/// From session to session: each lasts as long as the instances stay the same and nothing fails.
+async fn look_after(mirror: &Inner, backend: &Backend, place: &mut Place) {
     let mut retry = RETRY_MIN;
     loop {
-        let states = backend.states();
-        if let Some(reason) = states.iter().find_map(failure) {
-            mirror.set_state(MirrorState::Failed { reason });
-            // Shards never come back from this.
-            return;
-        }
-        let mut changed = backend.watch();
-        changed.iter_mut().for_each(|state| state.mark_unchanged());
-        if backend.states() != states {
-            continue;
-        }
-        let shard_changed = || {
-            select_all(
-                changed.clone().into_iter().map(|mut state| async move { state.changed().await.is_ok() }.boxed()),
-            )
+        let Some((states, mut changed)) = running(mirror, backend).await else { return };
+        let instances = generations(&states);
+        let end = tokio::select! {
+            end = session(mirror, backend, &instances, place, &mut retry) => Some(end),
+            () = any_change(&mut changed) => None,
         };
-        let step = match next_step(mirror, backend, &states) {
-            Step::Wait(state) => {
-                mirror.set_state(state);
-                shard_changed().await;
-                continue;
+        mirror.progress.stopped();
+        match end {
+            None | Some(Ok(())) => {}
+            Some(Err(SessionError::Mismatch(reason))) => {
+                tracing::error!(backend = %mirror.config.name, reason, "backend can't be used, MongoDB goes on without it");
+                mirror.set_state(MirrorState::Failed { reason });
+                return;
             }
-            Step::Rest => {
-                mirror.set_state(MirrorState::Live);
-                retry = RETRY_MIN;
-                tokio::select! {
-                    _ = shard_changed() => {}
-                    () = mirror.dirty.added() => {}
+            Some(Err(SessionError::Passing(error))) => {
+                if matches!(error, TailError::Flush(_)) {
+                    // What the last checkpoint says is all that is certain.
+                    place.generations.clear();
                 }
-                continue;
-            }
-            Step::Fill { shards, sweep } => fill(mirror, backend, &states, &shards, sweep).await,
-            Step::Refresh => catch_up(mirror, backend).await,
-        };
-        match step {
-            Ok(()) => retry = RETRY_MIN,
-            Err(error) => {
-                tracing::warn!(backend = %mirror.config.name, %error, "the mirror could not catch up, it will try again");
+                tracing::warn!(backend = %mirror.config.name, %error, "the mirror could not go on, it will try again");
                 mirror.set_state(MirrorState::Degraded { reason: error.to_string() });
                 tokio::select! {
                     () = tokio::time::sleep(retry) => {}
-                    _ = shard_changed() => {}
+                    () = any_change(&mut changed) => {}
                 }
                 retry = (retry * 2).min(RETRY_MAX);
             }
@@ -121,101 +149,171 @@ async fn look_after(mirror: &Inner, backend: &Backend) {
     }
 }
 
-/// What to do next.
-enum Step {
-    /// Nothing can be done until a shard changes.
-    Wait(MirrorState),
-    /// Copy everything to these shards; they may hold what is gone.
-    Fill { shards: Vec<u32>, sweep: bool },
-    /// Re-read the dirty keys.
-    Refresh,
-    /// All is well.
-    Rest,
-}
-
-fn next_step(mirror: &Inner, backend: &Backend, states: &[ShardState]) -> Step {
-    for state in states {
-        match state {
-            ShardState::Opening => return Step::Wait(MirrorState::Loading),
-            ShardState::Down { reason, .. } => return Step::Wait(MirrorState::Degraded { reason: reason.clone() }),
-            ShardState::Closed | ShardState::Failed { .. } => return Step::Wait(MirrorState::Closed),
-            ShardState::Running { .. } => {}
+/// Waits until all shards have an instance that answers. `None`: they never will.
+async fn running(mirror: &Inner, backend: &Backend) -> Option<(Vec<ShardState>, Vec<watch::Receiver<ShardState>>)> {
+    loop {
+        let mut changed = backend.watch();
+        changed.iter_mut().for_each(|state| state.mark_unchanged());
+        let states = backend.states();
+        match waiting_for(&states) {
+            None => return Some((states, changed)),
+            Some(MirrorState::Closed) => return None,
+            Some(state @ MirrorState::Failed { .. }) => {
+                mirror.set_state(state);
+                return None;
+            }
+            Some(state) => mirror.set_state(state),
         }
+        any_change(&mut changed).await;
     }
-    if mirror.dirty.overflowed() {
-        return Step::Fill { shards: (0..backend.shard_count()).collect(), sweep: true };
-    }
-    let persistent = backend.capabilities().is_some_and(|capabilities| capabilities.persistent);
-    let unfilled: Vec<u32> = states
-        .iter()
-        .zip(mirror.filled.get().into_iter().flatten())
-        .zip(0..)
-        // Also the next instance of a persistent backend: what the one before it had not flushed may be gone.
-        .filter(|((state, filled), _)| Some(filled.load(Ordering::Acquire)) != generation(state))
-        .map(|(_, shard)| shard)
-        .collect();
-    if !unfilled.is_empty() {
-        return Step::Fill { shards: unfilled, sweep: persistent };
-    }
-    if mirror.dirty.len() > 0 { Step::Refresh } else { Step::Rest }
 }
 
-async fn fill(
+/// The state of a mirror whose shards don't all run; `None` if they do.
+fn waiting_for(states: &[ShardState]) -> Option<MirrorState> {
+    let failed = states.iter().find_map(|state| match state {
+        ShardState::Failed { reason } => Some(MirrorState::Failed { reason: reason.clone() }),
+        _ => None,
+    });
+    let waiting = states.iter().find_map(|state| match state {
+        ShardState::Running { .. } => None,
+        ShardState::Opening => Some(MirrorState::Loading),
+        ShardState::Down { reason, .. } | ShardState::Failed { reason } => {
+            Some(MirrorState::Degraded { reason: reason.clone() })
+        }
+        ShardState::Closed => Some(MirrorState::Closed),
+    });
+    failed.or(waiting)
+}
+
+async fn any_change(states: &mut [watch::Receiver<ShardState>]) {
+    // A sender that is gone is a backend that is gone.
+    select_all(states.iter_mut().map(|state| async move { drop(state.changed().await) }.boxed())).await;
+}
+
+fn generations(states: &[ShardState]) -> Vec<Option<u64>> {
+    let generation = |state: &ShardState| match state {
+        ShardState::Running { generation } => Some(*generation),
+        _ => None,
+    };
+    states.iter().map(generation).collect()
+}
+
+/// Follows MongoDB with these instances, and fills those that have not been filled meanwhile. `Ok`: the collection came to an
+/// end, and a new session is due.
+async fn session(
     mirror: &Inner,
     backend: &Backend,
-    states: &[ShardState],
-    shards: &[u32],
-    sweep: bool,
-) -> Result<(), RefillError> {
-    if mirror.dirty.overflowed() {
-        // What gets lost from here on is noted anew.
-        mirror.dirty.clear();
+    generations: &[Option<u64>],
+    place: &mut Place,
+    retry: &mut Duration,
+) -> Result<(), SessionError> {
+    let persistent = mirror.keeps_data();
+    if persistent {
+        resume(mirror, backend, generations, place).await?;
     }
-    let filled = async {
-        refill::copy_all(mirror, backend, shards).await?;
-        if sweep {
-            refill::sweep(mirror, backend, shards).await?;
+    place.generations = generations.to_vec();
+    mirror.accepts.store(true, Ordering::Release);
+    let changes = open(mirror, place).await?;
+    // From here on every change is in the stream, so what is copied now can only be overtaken by it.
+    place.position = changes.position().or(place.position.take());
+    let unfilled: Vec<u32> = (0..backend.shard_count()).filter(|shard| !mirror.is_shard_filled(*shard)).collect();
+    let mut feed = Feed::start(changes);
+    let mut tail = Tail::new(mirror, backend, &mut place.position, persistent);
+    let follow = tail.follow(&mut feed);
+    let fill = fill(mirror, backend, generations, &unfilled);
+    tokio::pin!(follow, fill);
+    let end = tokio::select! {
+        end = &mut follow => end,
+        filled = &mut fill => {
+            filled?;
+            *retry = RETRY_MIN;
+            follow.await
         }
-        Ok(())
     };
-    if let Err(error) = filled.await {
-        if sweep {
-            mirror.dirty.mark_overflowed();
-        }
-        return Err(error);
+    if end.is_ok() {
+        tracing::warn!(backend = %mirror.config.name, "the collection was dropped or renamed, its copies are compared anew");
+        mirror.must_be_filled();
     }
-    let generations = mirror.filled.get().into_iter().flatten().zip(states).zip(0..);
-    for ((filled, state), shard) in generations {
-        if shards.contains(&shard) {
-            filled.store(generation(state).unwrap_or(0), Ordering::Release);
+    Ok(end?)
+}
+
+/// Where a backend that keeps its data was, as it says itself.
+async fn resume(
+    mirror: &Inner,
+    backend: &Backend,
+    generations: &[Option<u64>],
+    place: &mut Place,
+) -> Result<(), SessionError> {
+    let collection = mirror.repository.namespace();
+    match Checkpoint::read(backend, &collection).await? {
+        Found::Mismatch(reason) => return Err(SessionError::Mismatch(reason)),
+        // The same instances as before, and the same store under them: the mirror knows better.
+        Found::Position(_) | Found::Unfilled if place.generations == generations => {}
+        // What the instances before had applied since their last flush may be gone.
+        Found::Position(position) => {
+            if mirror.is_shared() && !place.generations.is_empty() {
+                // An instance that gave up may have noticed that a server behind it has lost its data; the checkpoint may
+                // lie on another one.
+                mirror.must_be_filled();
+            } else {
+                mirror.all_are_filled(generations);
+                mirror.checkpoint_written();
+            }
+            place.position = Some(position);
+        }
+        Found::Unfilled => {
+            mirror.must_be_filled();
+            place.position = None;
+        }
+        Found::Nothing => {
+            // Said before anything else is written: whose the store is, and over how many shards.
+            Checkpoint::new(backend.shard_count(), &collection, None).write(backend, mirror.clock.now()).await?;
+            mirror.must_be_filled();
+            place.position = None;
         }
     }
     Ok(())
 }
 
-async fn catch_up(mirror: &Inner, backend: &Backend) -> Result<(), RefillError> {
-    mirror.set_state(MirrorState::CatchingUp { keys: mirror.dirty.len() });
-    let taken = mirror.dirty.take(REFRESH_BATCH, |key| mirror.pending.open(key));
-    let (keys, tickets): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
-    let result = refill::refresh(mirror, backend, &keys).await;
-    if result.is_err() {
-        keys.into_iter().for_each(|key| mirror.dirty.add(key));
+/// Opens the stream of changes where the mirror was; or, if nobody knows any more what happened since, from now on, with
+/// everything to be compared anew.
+async fn open(mirror: &Inner, place: &mut Place) -> Result<Changes, SessionError> {
+    match mirror.repository.changes(place.position.as_ref()).await {
+        Ok(changes) => Ok(changes),
+        Err(ChangesError::HistoryLost(error)) if place.position.is_some() => {
+            tracing::error!(
+                backend = %mirror.config.name, %error,
+                "mongodb no longer has the changes since this mirror was last complete, everything is copied and compared anew; \
+                 a larger oplog keeps more"
+            );
+            mirror.metrics.history_lost();
+            mirror.must_be_filled();
+            place.position = None;
+            Ok(mirror.repository.changes(None).await.map_err(TailError::from)?)
+        }
+        Err(error) => Err(TailError::from(error).into()),
     }
-    // Only now: until here a reader must take these keys for unfinished.
-    drop(tickets);
-    result
 }
 
-fn generation(state: &ShardState) -> Option<u64> {
-    match state {
-        ShardState::Running { generation } => Some(*generation),
-        _ => None,
+/// Copies everything to these shards, if any, and removes what MongoDB doesn't have if they may hold such.
+async fn fill(
+    mirror: &Inner,
+    backend: &Backend,
+    generations: &[Option<u64>],
+    shards: &[u32],
+) -> Result<(), SessionError> {
+    if shards.is_empty() {
+        return Ok(());
     }
-}
-
-fn failure(state: &ShardState) -> Option<String> {
-    match state {
-        ShardState::Failed { reason } => Some(reason.clone()),
-        _ => None,
+    let sweep = mirror.sweep_due.load(Ordering::Acquire);
+    refill::copy_all(mirror, backend, shards).await?;
+    if sweep {
+        refill::sweep(mirror, backend, shards).await?;
+        mirror.sweep_due.store(false, Ordering::Release);
     }
+    for shard in shards {
+        let generation = generations.get(*shard as usize).copied().flatten();
+        mirror.set_filled(*shard, generation.unwrap_or(0));
+    }
+    Ok(())
 }

@@ -1,21 +1,26 @@
 //! Keeps one backend converged to MongoDB. Mirrors don't know each other.
 //!
-//! Acknowledged changes go the *direct* way ([`Mirror::submit`]): fast, never waiting, and allowed to get lost. What gets lost
-//! is noted as a *dirty* key (or, beyond a bound, as «everything»), and the mirror's *keeper* re-reads it from MongoDB when the
-//! backend is well again. The keeper also copies everything to a backend that is empty or whose past isn't known: at the
-//! start, and whenever an instance was replaced: what that one had not made durable is gone.
+//! Acknowledged changes go the *direct* way ([`Mirror::submit`]): fast, never waiting, and allowed to get lost. The *tail* is the
+//! guarantee: it follows MongoDB's change stream, reads what changed anew, and puts that, whoever changed it. The *keeper* looks
+//! after the backend's instances, copies everything to one that is empty or whose past isn't known, and runs the tail. A
+//! backend that keeps its data also keeps the *checkpoint* where its tail goes on.
 //!
 //! Whatever the way, a copy bears its document's revision as its stamp, and a backend keeps the newer one: so copies may come
 //! late, twice and in any order.
 
+mod checkpoint;
 mod copies;
 mod direct;
-mod dirty;
+mod feed;
 mod keeper;
 mod pending;
+mod progress;
 mod refill;
+mod repairs;
 mod state;
+mod tail;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -26,9 +31,10 @@ use tokio_util::task::TaskTracker;
 use self::copies::Copies;
 pub use self::direct::Delivery;
 use self::direct::DirectWrite;
-use self::dirty::DirtyKeys;
 use self::pending::Pending;
 pub use self::pending::Ticket;
+use self::progress::Progress;
+use self::repairs::Repairs;
 pub use self::state::{MirrorState, STATE_NAMES};
 use crate::change::Change;
 use crate::clock::Clock;
@@ -55,10 +61,17 @@ struct Inner {
     backend: OnceLock<Backend>,
     plugin_digest: OnceLock<String>,
     /// Per shard, the generation of the instance that has been filled completely; 0: none has.
-    filled: OnceLock<Vec<std::sync::atomic::AtomicU64>>,
+    filled: OnceLock<Vec<AtomicU64>>,
+    /// Whether direct writes may go to the backend: only once it is known to be this mirror's.
+    accepts: AtomicBool,
+    /// Whether the backend may hold entries of documents that are gone from MongoDB.
+    sweep_due: AtomicBool,
+    /// Whether the backend holds a checkpoint of this mirror.
+    has_checkpoint: AtomicBool,
     state: watch::Sender<MirrorState>,
     pending: Pending,
-    dirty: DirtyKeys,
+    progress: Progress,
+    repairs: Repairs,
     closing: CancellationToken,
 }
 
@@ -73,9 +86,7 @@ pub struct MirrorReport {
     pub usage: Option<Usage>,
     /// What waits and what is in use.
     pub load: BackendLoad,
-    /// Keys that wait to be read again.
-    pub dirty_keys: usize,
-    /// For how long the change that waits longest has been waiting.
+    /// How long ago the oldest change happened that is known and not in the backend.
     pub lag: Duration,
 }
 
@@ -98,8 +109,12 @@ impl Mirror {
             plugin_digest: OnceLock::new(),
             filled: OnceLock::new(),
             state: watch::Sender::new(MirrorState::Loading),
+            accepts: AtomicBool::new(false),
+            sweep_due: AtomicBool::new(false),
+            has_checkpoint: AtomicBool::new(false),
             pending: Pending::default(),
-            dirty: DirtyKeys::default(),
+            progress: Progress::default(),
+            repairs: Repairs::default(),
             closing: CancellationToken::new(),
         });
         inner.metrics.state(MirrorState::Loading.name(), &STATE_NAMES);
@@ -139,14 +154,14 @@ impl Mirror {
         self.inner.pending.open_any()
     }
 
-    /// Hands over a change that MongoDB has acknowledged. Never waits and never fails: what can't be delivered now is
-    /// remembered. `delivered`, if given, is told how it ended.
+    /// Hands over a change that MongoDB has acknowledged. Never waits and never fails: what can't be delivered now, the tail
+    /// brings. `delivered`, if given, is told how it ended.
     pub fn submit(&self, change: Change, delivered: Option<oneshot::Sender<Delivery>>) {
         let inner = &self.inner;
         let ticket = inner.pending.open(change.key.clone());
         let write = Box::new(DirectWrite { mirror: Arc::clone(inner), change, delivered, ticket });
-        match inner.backend.get() {
-            None => write.finish(Err(KvError::Down("the plugin is not loaded".to_owned()))),
+        match inner.backend.get().filter(|_| inner.accepts.load(Ordering::Acquire)) {
+            None => write.finish(Err(KvError::Down("the backend is not ready".to_owned()))),
             Some(backend) => {
                 if let Err((write, error)) = backend.submit(write) {
                     write.finish(Err(error));
@@ -155,14 +170,26 @@ impl Mirror {
         }
     }
 
-    /// A change of this key may have taken place without anybody knowing: it is read again.
-    pub fn suspect(&self, key: DocumentKey) {
-        self.inner.dirty.add(key);
+    /// Reads these documents anew and makes the backend agree, whatever its stamps say. Done by the tail, in its own order, so
+    /// that it can't undo a concurrent change. Returns when it is done; bring a deadline.
+    ///
+    /// # Errors
+    /// [`KvError::QueueFull`] if too many are waiting; what the backend answered; [`KvError::Down`] if MongoDB can't be read or
+    /// the mirror stopped meanwhile, after which nothing was changed or all of it can be asked for again.
+    pub async fn repair(&self, keys: Vec<DocumentKey>) -> Result<(), KvError> {
+        let done = self.inner.repairs.add(keys)?;
+        done.await.unwrap_or_else(|_| Err(KvError::Down("the mirror stopped before the repair was done".to_owned())))
     }
 
-    /// Changes of unknown keys may have taken place: everything is read again.
-    pub fn suspect_all(&self) {
-        self.inner.dirty.mark_overflowed();
+    /// Whether everything that happened in MongoDB before `moment` (Unix milliseconds of this host's clock) is in the backend.
+    pub fn has_passed(&self, moment: u64) -> bool {
+        self.inner.progress.has_passed(moment)
+    }
+
+    /// Returns once everything that happened in MongoDB before `moment` (Unix milliseconds of this host's clock) is in the
+    /// backend, as far as its plugin takes it. Bring a deadline.
+    pub async fn passed(&self, moment: u64) {
+        self.inner.progress.passed(moment).await;
     }
 
     /// The entries of these keys, in their order. Bring a deadline. Cancellation safe.
@@ -181,7 +208,7 @@ impl Mirror {
 
     /// Whether the backend may not have seen the latest change of this key yet.
     pub fn is_pending(&self, key: &DocumentKey) -> bool {
-        self.inner.pending.contains(key) || self.inner.dirty.contains(key)
+        self.inner.pending.contains(key)
     }
 
     /// Whether the copy of a document with this revision has outlived the backend's time to live.
@@ -203,30 +230,34 @@ impl Mirror {
             plugin_sha256: self.inner.plugin_digest.get().cloned(),
             usage,
             load: backend.map(Backend::load).unwrap_or_default(),
-            dirty_keys: self.inner.dirty.len(),
-            lag: self.inner.pending.oldest().unwrap_or_default(),
+            lag: self.inner.lag(),
         }
     }
 
     /// Brings the figures that are only measured when asked for up to date.
     pub fn refresh_metrics(&self) {
         let load = self.inner.backend.get().map(Backend::load).unwrap_or_default();
-        self.inner.metrics.levels(load.queue_depth, load.queue_bytes, self.inner.dirty.len(), load.memory_bytes);
+        self.inner.metrics.levels(load.queue_depth, load.queue_bytes, self.inner.lag(), load.memory_bytes);
     }
 
-    /// Waits until every change submitted so far has been applied or given up; for tests and for an orderly end.
+    /// Waits until everything that happened in MongoDB so far is in the backend, or it is given up; for tests and for an orderly
+    /// end.
     pub async fn settle(&self) {
-        loop {
+        let moment = crate::clock::unix_millis() + 1;
+        let mut state = self.watch_state();
+        let hopeless = state.wait_for(|state| matches!(state, MirrorState::Failed { .. } | MirrorState::Closed));
+        let settled = async {
+            self.passed(moment).await;
+            // The sender lives as long as `self`.
+            let _ = self.watch_state().wait_for(|state| *state == MirrorState::Live).await;
             if let Some(backend) = self.inner.backend.get() {
-                // A backend that is down has nothing under way; what it lost is among the dirty keys.
+                // What of the direct way is still under way is no news any more; a failure is the tail's to notice.
                 let _ = backend.flush().await;
             }
-            let at_rest = self.inner.dirty.len() == 0 && !self.inner.dirty.overflowed();
-            let hopeless = matches!(self.state(), MirrorState::Failed { .. } | MirrorState::Closed);
-            if hopeless || (at_rest && self.state() == MirrorState::Live && self.inner.pending.oldest().is_none()) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        tokio::select! {
+            _ = hopeless => {}
+            () = settled => {}
         }
     }
 
@@ -244,14 +275,7 @@ impl Mirror {
         if !stopped || !drained {
             return Some(format!("backend {name} did not finish within {grace:?}"));
         }
-        let persistent = self
-            .inner
-            .backend
-            .get()
-            .and_then(Backend::capabilities)
-            .is_some_and(|capabilities| capabilities.persistent);
-        let dirty = self.inner.dirty.len();
-        (persistent && dirty > 0).then(|| format!("backend {name} misses {dirty} changes until the next start"))
+        None
     }
 }
 
@@ -280,11 +304,59 @@ impl Inner {
 
     /// Whether the instance that answers for this key has been filled completely.
     fn is_filled(&self, key: &DocumentKey) -> bool {
+        self.backend.get().is_some_and(|backend| self.is_shard_filled(backend.shard_of(key.as_str())))
+    }
+
+    /// Whether the instance of this shard has been filled completely.
+    fn is_shard_filled(&self, shard: u32) -> bool {
         let (Some(backend), Some(filled)) = (self.backend.get(), self.filled.get()) else { return false };
-        let shard = backend.shard_of(key.as_str());
-        let generation =
-            filled.get(shard as usize).map(|generation| generation.load(std::sync::atomic::Ordering::Acquire));
+        let generation = filled.get(shard as usize).map(|generation| generation.load(Ordering::Acquire));
         backend.generation(shard).is_some_and(|current| Some(current) == generation)
+    }
+
+    /// Whether all instances have been filled completely.
+    fn is_complete(&self) -> bool {
+        self.backend.get().is_some_and(|backend| (0..backend.shard_count()).all(|shard| self.is_shard_filled(shard)))
+    }
+
+    fn set_filled(&self, shard: u32, generation: u64) {
+        if let Some(filled) = self.filled.get().and_then(|filled| filled.get(shard as usize)) {
+            filled.store(generation, Ordering::Release);
+        }
+    }
+
+    fn all_are_filled(&self, generations: &[Option<u64>]) {
+        generations.iter().zip(0..).for_each(|(generation, shard)| self.set_filled(shard, generation.unwrap_or(0)));
+    }
+
+    /// Nothing counts as filled any more, and what is there may be gone from MongoDB.
+    fn must_be_filled(&self) {
+        self.sweep_due.store(true, Ordering::Release);
+        self.filled.get().into_iter().flatten().for_each(|filled| filled.store(0, Ordering::Release));
+        self.has_checkpoint.store(false, Ordering::Release);
+    }
+
+    /// Whether what the backend holds outlives its instances.
+    fn keeps_data(&self) -> bool {
+        self.backend.get().and_then(Backend::capabilities).is_some_and(|capabilities| capabilities.persistent)
+    }
+
+    /// Whether other instances, also of other hosts, see the same entries.
+    fn is_shared(&self) -> bool {
+        self.backend.get().and_then(Backend::capabilities).is_some_and(|capabilities| capabilities.shared)
+    }
+
+    fn has_checkpoint(&self) -> bool {
+        self.has_checkpoint.load(Ordering::Acquire)
+    }
+
+    fn checkpoint_written(&self) {
+        self.has_checkpoint.store(true, Ordering::Release);
+    }
+
+    /// How long ago the oldest change happened that is known and not in the backend.
+    fn lag(&self) -> Duration {
+        self.progress.lag().max(self.pending.oldest().unwrap_or_default())
     }
 
     /// A value that the backend will never take is told once, loudly, and not tried again.

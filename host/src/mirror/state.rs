@@ -1,5 +1,7 @@
 //! What a mirror is doing, as operators and readers see it.
 
+use std::time::Duration;
+
 /// The states of a mirror. Only a live one is compared with MongoDB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MirrorState {
@@ -10,12 +12,12 @@ pub enum MirrorState {
         /// Documents copied so far.
         copied: u64,
     },
-    /// Keys whose changes were missed are being read again.
+    /// The backend has everything up to some time ago, and is being brought up to date.
     CatchingUp {
-        /// How many keys are known to be left.
-        keys: usize,
+        /// How long ago.
+        behind: Duration,
     },
-    /// The backend has everything that it was told of.
+    /// The backend has everything, but for what the last moments brought.
     Live,
     /// The backend, or MongoDB under the mirror's own reads, is in trouble; it is tried again.
     Degraded {
@@ -52,7 +54,7 @@ impl MirrorState {
     pub fn reason(&self) -> Option<String> {
         match self {
             Self::Backfilling { copied } => Some(format!("{copied} documents copied so far")),
-            Self::CatchingUp { keys } => Some(format!("{keys} keys left")),
+            Self::CatchingUp { behind } => Some(format!("{} s behind mongodb", behind.as_secs())),
             Self::Degraded { reason } | Self::Failed { reason } => Some(reason.clone()),
             Self::Loading | Self::Live | Self::Closed => None,
         }

@@ -9,9 +9,10 @@ use mongodb::options::ReturnDocument;
 use mongodb::{ClientSession, Collection};
 
 use super::connect::bounded;
+use super::key_locks::{KeyGuard, KeyLocks};
 use super::{filters, pipelines};
 use crate::change::Change;
-use crate::clock::Clock;
+use crate::clock::{Clock, OpenInsert};
 use crate::memcell::{EventId, MemCell, NewMemCell, Patch};
 use crate::query::Visibility;
 use crate::{Error, ErrorKind, Result};
@@ -24,13 +25,22 @@ pub(super) type Session<'a> = Option<&'a mut ClientSession>;
 pub(super) struct Documents {
     pub(super) collection: Collection<RawDocumentBuf>,
     pub(super) clock: Arc<Clock>,
+    pub(super) locks: KeyLocks,
     /// How long one operation may take.
     pub(super) timeout: Duration,
 }
 
 impl Documents {
-    pub(super) async fn insert(&self, cell: NewMemCell, session: Session<'_>) -> Result<MemCell> {
-        let raw = cell.into_memcell(self.clock.now(), pipelines::now_millis())?.into_raw();
+    /// Inserts the document. The insert counts as under way, for those who read the clock, until the second value is dropped:
+    /// in a transaction, that must not be before it has ended.
+    pub(super) async fn insert(&self, cell: NewMemCell, session: Session<'_>) -> Result<(MemCell, Option<OpenInsert>)> {
+        // An id that is made here is known to nobody yet.
+        let (_alone, open) = match cell.event_id() {
+            Some(id) => (Some(self.locks.alone(id, self.timeout).await?), Some(self.clock.open_insert())),
+            None => (None, None),
+        };
+        let reading = open.as_ref().map_or_else(|| self.clock.now(), OpenInsert::reading);
+        let raw = cell.into_memcell(reading, pipelines::now_millis())?.into_raw();
         let insert = self.collection.insert_one(&raw);
         bounded(
             self.timeout,
@@ -40,14 +50,16 @@ impl Documents {
             },
         )
         .await?;
-        Ok(MemCell::from_raw(raw))
+        Ok((MemCell::from_raw(raw), open))
     }
 
     pub(super) async fn update(&self, id: EventId, patch: &Patch, session: Session<'_>) -> Result<MemCell> {
         if patch.is_empty() {
             return self.get(id, Visibility::Live, session).await?.ok_or_else(|| Error::not_found(id));
         }
-        let live = filters::with_id(&id.object_id().into(), &filters::visible(Visibility::Live));
+        let id_value = id.object_id().into();
+        let _shared = self.enter(&id_value).await?;
+        let live = filters::with_id(&id_value, &filters::visible(Visibility::Live));
         let pipeline = pipelines::update(patch, self.clock.now());
         self.change(live, pipeline, None, session).await?.ok_or_else(|| Error::not_found(id))
     }
@@ -86,6 +98,7 @@ impl Documents {
         deleted_by: Option<&str>,
         session: Session<'_>,
     ) -> Result<Option<Change>> {
+        let _shared = self.enter(id).await?;
         let pipeline = pipelines::soft_delete(deleted_by, self.clock.now());
         let deleted = self.change(filters::with_id(id, condition), pipeline, Some(version()), session).await?;
         let deletion = |cell: MemCell| Ok(Change { key: cell.key()?, stamp: revision(&cell)?, document: None });
@@ -99,6 +112,7 @@ impl Documents {
         condition: &Document,
         session: Session<'_>,
     ) -> Result<Option<Change>> {
+        let _shared = self.enter(id).await?;
         // Read before the deletion: whoever inserts the id again afterwards reads a later one.
         let reading = self.clock.now();
         let delete = self.collection.find_one_and_delete(filters::with_id(id, condition)).projection(version());
@@ -123,8 +137,17 @@ impl Documents {
         condition: &Document,
         session: Session<'_>,
     ) -> Result<Option<MemCell>> {
+        let _shared = self.enter(id).await?;
         let pipeline = pipelines::restore(self.clock.now());
         self.change(filters::with_id(id, condition), pipeline, None, session).await
+    }
+
+    /// Waits for an insert of this id that is under way. Only ids of this host's form can be inserted by it.
+    async fn enter(&self, id: &Bson) -> Result<Option<KeyGuard>> {
+        match id {
+            Bson::ObjectId(id) => Ok(Some(self.locks.shared(EventId::from_object_id(*id), self.timeout).await?)),
+            _ => Ok(None),
+        }
     }
 
     pub(super) async fn get(

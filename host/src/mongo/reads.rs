@@ -76,6 +76,20 @@ impl Repository {
         Ok(found)
     }
 
+    /// As [`fetch`](Self::fetch), streamed: memory is bounded by one batch of the server's.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch) for the first query; later failures are in the stream.
+    pub async fn fetch_stream(&self, keys: &[DocumentKey]) -> Result<MemCellStream> {
+        let ids = keys.iter().map(DocumentKey::to_bson).collect::<Result<Vec<Bson>>>()?;
+        let mut found = stream::empty().boxed();
+        for ids in ids.chunks(IDS_PER_QUERY) {
+            let cursor = bounded(self.timeout, self.authority.find(doc! { "_id": { "$in": ids } })).await?;
+            found = found.chain(into_stream(cursor, self.timeout)).boxed();
+        }
+        Ok(found)
+    }
+
     /// All documents, live or deleted, by `_id` ascending (over all types of ids), read as [`fetch`](Self::fetch)
     /// reads. It works through the collection in bounded queries, so it may take as long as it likes: what is there all
     /// the while is seen once.

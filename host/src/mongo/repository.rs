@@ -13,6 +13,7 @@ use mongodb::{Client, Collection};
 use super::connect::{ConnectOptions, bounded, client};
 use super::documents::Documents;
 use super::error::{driver_error, from_code, repeat};
+use super::key_locks::KeyLocks;
 use super::{indexes, pipelines};
 use crate::change::Change;
 use crate::clock::Clock;
@@ -59,11 +60,16 @@ impl Repository {
         let timeout = options.operation_timeout;
         Ok(Self {
             client,
-            documents: Documents { collection, clock, timeout },
+            documents: Documents { collection, clock, locks: KeyLocks::default(), timeout },
             authority,
             timeout,
             transactional: Arc::default(),
         })
+    }
+
+    /// The collection's full name, `database.collection`.
+    pub fn namespace(&self) -> String {
+        self.authority.namespace().to_string()
     }
 
     /// Whether a server that can take writes answers.
@@ -96,7 +102,7 @@ impl Repository {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if its id is taken, [`ErrorKind::InvalidDocument`] if MongoDB can't store it.
     pub async fn insert(&self, cell: NewMemCell) -> Result<MemCell> {
-        self.documents.insert(cell, None).await
+        self.documents.insert(cell, None).await.map(|(inserted, _)| inserted)
     }
 
     /// Inserts each document for itself; one result per document, in their order. A failure of one doesn't hinder the
@@ -106,6 +112,10 @@ impl Repository {
     /// If a command fails as a whole while nothing was inserted before. Later, the documents of that command get its
     /// error each, and those after it are not tried and get it too.
     pub async fn insert_many(&self, cells: Vec<NewMemCell>) -> Result<Vec<Result<MemCell>>> {
+        let given: Vec<EventId> = cells.iter().filter_map(NewMemCell::event_id).collect();
+        // The revisions are read after this, and so are later than its reading.
+        let _open = (!given.is_empty()).then(|| self.documents.clock.open_insert());
+        let _alone = self.documents.locks.alone_for_all(given, self.timeout).await?;
         let mut results = Vec::with_capacity(cells.len());
         let mut keys = HashSet::with_capacity(cells.len());
         let mut batch = Batch::default();

@@ -18,6 +18,7 @@ use super::documents::Documents;
 use super::error::{NO_TRANSACTIONS, convert, driver_error, repeat};
 use super::repository::Repository;
 use crate::change::Change;
+use crate::clock::OpenInsert;
 use crate::memcell::{EventId, MemCell, NewMemCell, Patch};
 use crate::query::Visibility;
 use crate::{Error, ErrorKind, Result};
@@ -52,6 +53,8 @@ pub struct Transaction {
     documents: Documents,
     session: ClientSession,
     changes: Vec<Change>,
+    /// Inserts that land when the transaction is committed.
+    open_inserts: Vec<OpenInsert>,
     failure: Option<Failure>,
 }
 
@@ -65,7 +68,8 @@ impl Transaction {
     pub async fn insert(&mut self, cell: NewMemCell) -> Result<MemCell> {
         self.check()?;
         let outcome = self.documents.insert(cell, Some(&mut self.session)).await;
-        let inserted = self.note(outcome)?;
+        let (inserted, open) = self.note(outcome)?;
+        self.open_inserts.extend(open);
         self.changes.push(Change::written(&inserted)?);
         Ok(inserted)
     }
@@ -195,7 +199,13 @@ impl Repository {
             .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
             .build();
         bounded(self.timeout, session.start_transaction().with_options(options)).await?;
-        Ok(Transaction { documents: self.documents.clone(), session, changes: Vec::new(), failure: None })
+        Ok(Transaction {
+            documents: self.documents.clone(),
+            session,
+            changes: Vec::new(),
+            open_inserts: Vec::new(),
+            failure: None,
+        })
     }
 
     /// Commits, asking again for as long as the result is unknown: the server answers a commit that it has carried out

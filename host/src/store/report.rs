@@ -38,13 +38,11 @@ pub struct BackendReport {
     pub queue_depth: usize,
     /// Bytes that they keep in memory.
     pub queue_bytes: usize,
-    /// Keys whose change was lost on the direct way and that wait to be read again.
-    pub dirty_keys: usize,
     /// Linear memory of all its instances.
     pub memory_bytes: u64,
     /// Instances that were opened in place of lost ones.
     pub restarts: u64,
-    /// For how long the change that waits longest has been waiting, in seconds.
+    /// How long ago the oldest change happened that is known and not in the backend, in seconds.
     pub lag_seconds: f64,
 }
 
@@ -71,7 +69,6 @@ impl MemCellStore {
                 bytes: report.usage.map(|usage| usage.bytes),
                 queue_depth: report.load.queue_depth,
                 queue_bytes: report.load.queue_bytes,
-                dirty_keys: report.dirty_keys,
                 memory_bytes: report.load.memory_bytes,
                 restarts: report.load.restarts,
                 lag_seconds: report.lag.as_secs_f64(),

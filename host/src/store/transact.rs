@@ -73,7 +73,6 @@ impl MemCellStore {
             let started = Instant::now();
             let _announced = store.announce(ids);
             let result = store.inner.repository.transaction(body).await;
-            store.suspect_if_uncertain(result.as_ref().err(), None);
             let result = result.map(|committed| (committed.value, committed.changes));
             store.conclude("transaction", started, result).await
         })

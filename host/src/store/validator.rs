@@ -27,6 +27,9 @@ const MAX_BACKGROUND: usize = 256;
 /// How often a bad outcome is looked at again while its document keeps changing, before it is left to the next read.
 const MAX_LOOKS: u32 = 5;
 
+/// How long a look is put off until the mirror has seen everything that happened before the look before it.
+const MAX_CATCH_UP: Duration = Duration::from_secs(60);
+
 /// What the backend has for some keys, in their order; or, if it wasn't read, what that makes of the validation.
 pub(super) type Copies = Result<Vec<Option<Entry>>, Outcome>;
 
@@ -215,12 +218,13 @@ impl Validator {
         let revisions = (document.and_then(MemCell::revision), stored);
         let judged = |outcome, differences| Judgement { outcome, revisions, differences };
         // A change needs a moment to get from MongoDB to the backend; its revision tells when it was made.
-        let is_young = revisions.0.max(revisions.1).is_some_and(|revision| self.is_young(revision));
-        let may_be_under_way = || mirror.is_pending(key);
+        let newer = revisions.0.max(revisions.1);
+        let may_be_under_way =
+            || mirror.is_pending(key) || newer.is_some_and(|revision| !mirror.has_passed(millis_of(revision) + 1));
         match comparison {
             None if document.is_none() && may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
             None if document.is_none() => judged(Outcome::Different, vec![whole_document_only_in_kv()]),
-            None if is_young || may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
+            None if may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
             None if mirror.has_expired(revisions.0) => judged(Outcome::Skipped, Vec::new()),
             None => judged(Outcome::Missing, Vec::new()),
             Some(Comparison::Corrupt(reason)) => {
@@ -228,17 +232,10 @@ impl Validator {
                 let difference = Difference { path, kind: DifferenceKind::Changed, mongo: None, kv: Some(reason) };
                 judged(Outcome::Corrupt, vec![difference])
             }
-            Some(_) if revisions.0 != revisions.1 && (is_young || may_be_under_way()) => {
-                judged(Outcome::InFlight, Vec::new())
-            }
+            Some(_) if revisions.0 != revisions.1 && may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
             Some(Comparison::Different { differences, .. }) => judged(Outcome::Different, differences),
             Some(Comparison::Equal) => consistent,
         }
-    }
-
-    fn is_young(&self, revision: u64) -> bool {
-        let age = unix_millis().saturating_sub(millis_of(revision));
-        Duration::from_millis(age) < self.0.config.recheck_after
     }
 
     /// Counts an outcome.
@@ -326,7 +323,10 @@ impl Validator {
 
     async fn look_again(&self, key: &DocumentKey, mut before: Judgement) -> Option<Judgement> {
         for _ in 0..MAX_LOOKS {
+            let looked_at = unix_millis();
             tokio::time::sleep(self.0.config.recheck_after).await;
+            // What the mirror had not seen by the last look may have been on its way. One that doesn't get there isn't live.
+            tokio::time::timeout(MAX_CATCH_UP, self.0.mirror.passed(looked_at)).await.ok()?;
             let keys = [key.as_str().to_owned()];
             let document = self.0.repository.get_by_key(key, Visibility::Live);
             let (document, copies) = tokio::join!(document, self.read(&keys, self.deadline()));

@@ -9,7 +9,7 @@ use tracing::Instrument;
 use super::{MemCellStore, Mirrored, Written};
 use crate::change::Change;
 use crate::config::Ack;
-use crate::memcell::{DocumentKey, EventId, MemCell, NewMemCell, Patch};
+use crate::memcell::{EventId, MemCell, NewMemCell, Patch};
 use crate::mirror::{Delivery, Mirror, Ticket};
 use crate::mongo::ChangeSink;
 use crate::query::BulkScope;
@@ -26,11 +26,9 @@ impl MemCellStore {
         let store = self.clone();
         to_the_end(async move {
             let started = Instant::now();
-            let key = cell.event_id().map(DocumentKey::from);
             // An id that the server makes is known to nobody before the answer.
             let _announced = store.announce(cell.event_id());
             let result = store.inner.repository.insert(cell).await;
-            store.suspect_if_uncertain(result.as_ref().err(), key);
             let written = match result {
                 Ok(cell) => Change::written(&cell).map(|change| (cell, vec![change])),
                 Err(error) => Err(error),
@@ -50,13 +48,6 @@ impl MemCellStore {
             let started = Instant::now();
             let _announced = store.announce(cells.iter().filter_map(NewMemCell::event_id));
             let result = store.inner.repository.insert_many(cells).await;
-            let uncertain = match &result {
-                Ok(results) => {
-                    results.iter().find_map(|result| result.as_ref().err().filter(|error| is_uncertain(error)))
-                }
-                Err(error) => Some(error),
-            };
-            store.suspect_if_uncertain(uncertain, None);
             let written = result.and_then(|results| {
                 let changes = results.iter().flatten().map(Change::written).collect::<Result<Vec<Change>>>()?;
                 Ok((results, changes))
@@ -78,7 +69,6 @@ impl MemCellStore {
             let started = Instant::now();
             let _announced = store.announce([id]);
             let result = store.inner.repository.update(id, &patch).await;
-            store.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
             let written = result.and_then(|cell| {
                 let changes = if patch.is_empty() { Vec::new() } else { vec![Change::written(&cell)?] };
                 Ok((cell, changes))
@@ -99,7 +89,6 @@ impl MemCellStore {
             let started = Instant::now();
             let _announced = store.announce([id]);
             let result = store.inner.repository.soft_delete(id, deleted_by.as_deref()).await;
-            store.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
             store.conclude("delete", started, result.map(|change| (change.stamp, vec![change]))).await
         })
         .await
@@ -115,7 +104,6 @@ impl MemCellStore {
             let started = Instant::now();
             let _announced = store.announce([id]);
             let result = store.inner.repository.hard_delete(id).await;
-            store.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
             store.conclude("hard_delete", started, result.map(|change| (change.stamp, vec![change]))).await
         })
         .await
@@ -131,7 +119,6 @@ impl MemCellStore {
             let started = Instant::now();
             let _announced = store.announce([id]);
             let result = store.inner.repository.restore(id).await;
-            store.suspect_if_uncertain(result.as_ref().err(), Some(id.into()));
             let written = result.and_then(|cell| {
                 let changes = cell.as_ref().map(Change::written).transpose()?.into_iter().collect();
                 Ok((cell, changes))
@@ -196,7 +183,6 @@ impl MemCellStore {
         let mut deliveries = Deliveries::default();
         let mut sink = |change: Change| self.submit(change, &mut deliveries);
         let result = operation(&mut sink).await;
-        self.suspect_if_uncertain(result.as_ref().err(), None);
         let count = result?;
         Ok(Written { value: count, mirrored: deliveries.wait().await })
     }
@@ -232,16 +218,6 @@ impl MemCellStore {
         let of_all = |id: EventId| self.inner.mirrors.iter().map(move |mirror| mirror.announce(id.into()));
         ids.into_iter().flat_map(of_all).collect()
     }
-
-    /// A write that failed without an answer may have taken place: the mirrors must look for themselves.
-    pub(super) fn suspect_if_uncertain(&self, error: Option<&Error>, key: Option<DocumentKey>) {
-        if error.is_some_and(is_uncertain) {
-            self.inner.mirrors.iter().for_each(|mirror| match &key {
-                Some(key) => mirror.suspect(key.clone()),
-                None => mirror.suspect_all(),
-            });
-        }
-    }
 }
 
 /// Runs a write to its end, whether or not somebody still waits for it.
@@ -252,11 +228,6 @@ pub(super) async fn to_the_end<T: Send + 'static>(
     ended.unwrap_or_else(|error| {
         Err(Error::new(ErrorKind::Internal, "a write did not come to its end").with_source(error))
     })
-}
-
-/// Whether the write may have taken place all the same.
-fn is_uncertain(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Internal)
 }
 
 /// The deliveries that a write waits for.

@@ -10,6 +10,7 @@
 )]
 
 mod bulk;
+mod changes;
 mod documents;
 mod foreign;
 mod outages;

@@ -1,19 +1,22 @@
 //! What operators see: health, readiness, backends, mismatches, metrics.
 
 use anyhow::{Context, Result};
-use memcell_tests::host::{TestHost, eventually, in_memory};
+use memcell_tests::host::{TestHost, eventually, hostile, in_memory};
 use mongodb::bson::{doc, oid::ObjectId};
 use serde_json::{Value, json};
 
 use crate::checks::{NOON, body, check_mirror, memcell, read_consistent};
 
 #[tokio::test]
-async fn a_change_behind_the_host_is_caught_confirmed_and_forgotten_once_it_is_mended() -> Result<()> {
-    let host = TestHost::start(vec![in_memory()?]).await?;
+async fn a_change_that_the_backend_loses_is_caught_confirmed_and_forgotten_once_it_is_mended() -> Result<()> {
+    // A backend that loses its third write: the first two bring the new document, directly and by the tail.
+    let losing = hostile(&[("mode", "lost-write"), ("on", "put"), ("after", "2"), ("times", "1")])?;
+    let host = TestHost::start(vec![losing]).await?;
     host.live().await?;
     let mut given = memcell("ana", NOON);
     given["original_data"] = json!([{ "messages": [{ "content": "as it was said" }] }]);
     let id = host.append(&given).await?;
+    host.settled().await?;
     let before = read_consistent(&host, &id).await?;
     assert_eq!(body(host.request("GET", "/v1/mismatches").await?, 200), json!({ "items": [] }));
 
@@ -95,10 +98,12 @@ async fn the_figures_say_what_happened() -> Result<()> {
         "memcell_operation_duration_seconds_count{operation=\"append\"} 3",
         "memcell_validations_total{backend=\"local\",kind=\"consistent\"} 1",
         "memcell_mirror_queue_depth{backend=\"local\"} 0",
-        "memcell_mirror_direct_writes_total{backend=\"local\",kind=\"applied\"} 4",
+        "memcell_mirror_direct_writes_total{backend=\"local\",kind=\"",
         "memcell_mirror_state{backend=\"local\",state=\"live\"} 1",
         "memcell_kv_call_duration_seconds_count{backend=\"local\",function=\"get-many\"} 1",
-        "memcell_kv_items_total{backend=\"local\",function=\"put-many\"} 3",
+        "memcell_kv_items_total{backend=\"local\",function=\"put-many\"}",
+        "memcell_mirror_tailed_keys_total{backend=\"local\"} ",
+        "memcell_mirror_lag_seconds{backend=\"local\"} 0",
         "memcell_http_requests_total{route=\"/v1/memcells\",method=\"POST\",status=\"201\"} 3",
         "memcell_http_requests_total{route=\"/v1/memcells/{event_id}\",method=\"GET\",status=\"404\"} 1",
     ] {

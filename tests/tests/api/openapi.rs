@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
-use memcell_tests::host::{Answer, TestHost, eventually, in_memory};
+use memcell_tests::host::{Answer, TestHost, eventually, hostile, in_memory};
 use memcell_tests::sample::Samples;
-use mongodb::bson::{doc, oid::ObjectId};
+
 use serde_json::{Value, json};
 
 use crate::checks::{NOON, append_all, body, check_mirror, memcell};
@@ -144,12 +144,18 @@ async fn every_documented_operation_answers_as_documented() -> Result<()> {
     check_mirror(&host).await?;
 
     // A row in the list of mismatches, so that its shape is seen.
-    let behind = doc! { "$set": { "behind": 1 }, "$unset": { "subject": 1 } };
-    host.collection.update_one(doc! { "_id": ObjectId::parse_str(one)? }, behind).await?;
-    host.request("GET", &path).await?;
-    eventually("a mismatch is confirmed", async || Ok(!host.store.mismatches().is_empty())).await?;
+    let losing = TestHost::start(vec![hostile(&[("mode", "lost-write"), ("on", "put"), ("after", "2")])?]).await?;
+    losing.live().await?;
+    let lost = losing.append(&memcell("ana", NOON)).await?;
+    losing.settled().await?;
+    losing.json("PATCH", &format!("/v1/memcells/{lost}"), &json!({ "subject": "s" })).await?;
+    losing.settled().await?;
+    losing.request("GET", &format!("/v1/memcells/{lost}")).await?;
+    eventually("a mismatch is confirmed", async || Ok(!losing.store.mismatches().is_empty())).await?;
+    api.host = &losing;
     api.call("GET /v1/mismatches", None, 200).await?;
     api.call("GET /v1/mismatches?limit=1", None, 400).await?;
+    api.host = &host;
     api.call("GET /v1/backends", None, 200).await?;
     api.call("GET /v1/backends?x=1", None, 400).await?;
     for path in ["/healthz", "/readyz", "/metrics", "/openapi.json"] {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -48,32 +48,15 @@ pub(crate) struct Backend {
     pub(crate) memory_bytes: u64,
     pub(crate) restarts: u64,
     queue_depth: u64,
-    dirty_keys: u64,
     lag_seconds: f64,
 }
 
 impl Backend {
     /// Whether it holds this many documents, and nothing more is on its way to it.
     fn has_settled(&self, entries: u64) -> bool {
-        let is_idle = self.queue_depth == 0 && self.dirty_keys == 0 && self.lag_seconds == 0.0;
+        let is_idle = self.queue_depth == 0 && self.lag_seconds == 0.0;
         self.state == "live" && self.entries == Some(entries) && is_idle
     }
-}
-
-/// A row of `/v1/mismatches`.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Mismatch {
-    pub(crate) event_id: String,
-    pub(crate) kind: String,
-    pub(crate) differences: Vec<Difference>,
-}
-
-/// A field that differs.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Difference {
-    pub(crate) path: String,
-    pub(crate) mongo: Option<String>,
-    pub(crate) kv: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -167,19 +150,26 @@ impl Api {
         }
     }
 
-    /// Waits until the list of confirmed mismatches has as many rows, and answers it.
-    pub(crate) async fn mismatches(&self, count: usize) -> Result<Vec<Mismatch>> {
+    /// Waits until a validated read of this document is consistent.
+    pub(crate) async fn becomes_consistent(&mut self, event_id: &str) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let rows: Items<Mismatch> = self.get("/v1/mismatches").await?;
-            if rows.items.len() == count {
-                return Ok(rows.items);
+            let outcome = self.read(event_id).await?.outcome;
+            if outcome == "consistent" {
+                return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("the list of mismatches did not come to have {count} row(s): {:?}", rows.items);
+                bail!("the copy of {event_id} is still {outcome} after {PATIENCE:?}");
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Fails if a mismatch was confirmed.
+    pub(crate) async fn no_mismatches(&self) -> Result<()> {
+        let rows: Items<Value> = self.get("/v1/mismatches").await?;
+        ensure!(rows.items.is_empty(), "mismatches were confirmed: {:?}", rows.items);
+        Ok(())
     }
 
     async fn expect(&self, method: Method, path: &str, expected: &Value) -> Result<()> {

@@ -1,4 +1,4 @@
-//! What the demo prints: numbered lines, and indented ones that belong to them.
+//! What the demo prints: numbered lines.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -16,11 +16,6 @@ impl Story {
     pub(crate) fn step(&mut self, text: impl Display) -> Result<()> {
         self.steps += 1;
         line(format_args!("{:>3}. {text}", self.steps))
-    }
-
-    /// Something that belongs to the step before.
-    pub(crate) fn detail(&self, text: impl Display) -> Result<()> {
-        line(format_args!("     {text}"))
     }
 }
 

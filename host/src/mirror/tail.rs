@@ -1,0 +1,229 @@
+//! The guarantee: follows MongoDB's stream of changes, re-reads what changed, and puts that.
+//!
+//! It is the one serialized re-reader of a backend. An event says only that a document changed; what is written is the document
+//! as it is when it is read, so an event that comes late or twice does no harm. The checkpoint is moved only behind what is
+//! applied and flushed.
+//!
+//! A copy is written if its stamp is *not older* than the stored one: another program may change a document and leave its
+//! revision alone. A refusal means that something newer is there, or something that only looks newer: an insert takes its
+//! revision from the clock before it lands, and a tombstone made meanwhile bears a later reading. So what was refused is read
+//! once more and put whatever the stamp: if there really was a newer change, its own event follows.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::checkpoint::Checkpoint;
+use super::feed::Feed;
+use super::refill::{self, RefillError};
+use super::repairs::Repair;
+use super::{Inner, MirrorState};
+use crate::kv::{Backend, Condition, KvError};
+use crate::memcell::DocumentKey;
+use crate::mongo::{ChangeEvent, ChangesError, Position};
+
+/// Keys re-read in one query. A hot key counts once, however often it changed.
+const BATCH: usize = 512;
+
+/// How often a checkpoint is written while changes come in, and while none do.
+const CHECKPOINT_BUSY: Duration = Duration::from_secs(1);
+const CHECKPOINT_QUIET: Duration = Duration::from_secs(30);
+
+/// Why the tail stopped.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TailError {
+    #[error("{0}")]
+    Changes(#[from] ChangesError),
+    #[error("{0}")]
+    Refill(#[from] RefillError),
+    #[error("{0}")]
+    Backend(#[from] KvError),
+    /// Writes that were answered since the last checkpoint may be gone.
+    #[error("{0}")]
+    Flush(KvError),
+    #[error("the store of the backend was emptied, it is filled again")]
+    Emptied,
+}
+
+/// The tail of one mirror while its instances stay the same.
+pub(super) struct Tail<'a> {
+    mirror: &'a Inner,
+    backend: &'a Backend,
+    /// Where it goes on after a pause: everything before is applied. Moved by nobody else.
+    position: &'a mut Option<Position>,
+    /// Of a backend that keeps its data: when the last checkpoint was written, and whether anything came since.
+    checkpoint: Option<Due>,
+}
+
+struct Due {
+    written: Instant,
+    changes: bool,
+    moved: bool,
+}
+
+/// What one round works on.
+#[derive(Default)]
+struct Batch {
+    keys: Vec<DocumentKey>,
+    seen: HashSet<DocumentKey>,
+    position: Option<Position>,
+    oldest_millis: Option<u64>,
+    newest_millis: u64,
+    quiet_millis: Option<u64>,
+    sweep_due: bool,
+    ended: bool,
+}
+
+impl<'a> Tail<'a> {
+    pub(super) fn new(
+        mirror: &'a Inner,
+        backend: &'a Backend,
+        position: &'a mut Option<Position>,
+        keeps_checkpoints: bool,
+    ) -> Self {
+        let due = Due { written: Instant::now(), changes: true, moved: true };
+        Self { mirror, backend, position, checkpoint: keeps_checkpoints.then_some(due) }
+    }
+
+    /// Follows until the collection ends (`Ok`), or something fails. Cancellation safe: what was cut off is done again.
+    pub(super) async fn follow(&mut self, feed: &mut Feed) -> Result<(), TailError> {
+        loop {
+            let first = tokio::select! {
+                biased;
+                repairs = self.mirror.repairs.take() => {
+                    self.repair(repairs).await?;
+                    continue;
+                }
+                event = feed.next() => event,
+            };
+            let mut batch = Batch::default();
+            // A feed ends after an error or the end of the collection, both of which return from here.
+            let Some(first) = first else { return Ok(()) };
+            batch.add(first?);
+            while batch.keys.len() < BATCH
+                && !batch.ended
+                && let Some(event) = feed.ready()
+            {
+                batch.add(event?);
+            }
+            let (ended, sweep_due) = (batch.ended, batch.sweep_due);
+            self.apply(batch).await?;
+            if sweep_due {
+                let shards: Vec<u32> = (0..self.backend.shard_count()).collect();
+                refill::sweep(self.mirror, self.backend, &shards).await?;
+            }
+            if ended {
+                return Ok(());
+            }
+            self.write_checkpoint().await?;
+        }
+    }
+
+    async fn apply(&mut self, batch: Batch) -> Result<(), TailError> {
+        let Batch { keys, position, oldest_millis, newest_millis, quiet_millis, .. } = batch;
+        let progress = &self.mirror.progress;
+        if let Some(oldest) = oldest_millis {
+            progress.working_on(oldest);
+            // Until its copy is there, a reader has to take each of these for unfinished.
+            let tickets: Vec<_> = keys.iter().map(|key| self.mirror.pending.open(key.clone())).collect();
+            let stale = refill::reread(self.mirror, self.backend, &keys, Condition::NotOlder).await?;
+            if !stale.is_empty() {
+                refill::reread(self.mirror, self.backend, &stale, Condition::Always).await?;
+            }
+            drop(tickets);
+            progress.applied_up_to(newest_millis);
+            self.mirror.metrics.tailed(keys.len() as u64);
+        }
+        if let Some(asked) = quiet_millis {
+            progress.quiet_since(asked);
+        }
+        if position.is_some() {
+            *self.position = position;
+        }
+        if let Some(due) = &mut self.checkpoint {
+            due.changes |= oldest_millis.is_some();
+            due.moved = true;
+        }
+        self.show_state();
+        Ok(())
+    }
+
+    fn show_state(&self) {
+        if !self.mirror.is_complete() {
+            return;
+        }
+        let progress = &self.mirror.progress;
+        self.mirror.set_state(if progress.is_current() {
+            MirrorState::Live
+        } else {
+            MirrorState::CatchingUp { behind: progress.behind() }
+        });
+    }
+
+    async fn repair(&mut self, repairs: Vec<Repair>) -> Result<(), TailError> {
+        for Repair { keys, done } in repairs {
+            let tickets: Vec<_> = keys.iter().map(|key| self.mirror.pending.open(key.clone())).collect();
+            let result = refill::reread(self.mirror, self.backend, &keys, Condition::Always).await;
+            drop(tickets);
+            let told = match &result {
+                Ok(_) => Ok(()),
+                Err(RefillError::Backend(error)) => Err(error.clone()),
+                Err(RefillError::Mongo(error)) => Err(KvError::Down(error.to_string())),
+            };
+            // Whoever asked may have given up waiting.
+            let _ = done.send(told);
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Writes the checkpoint if it is due. Only of a complete backend: until then it would speak of what isn't there.
+    async fn write_checkpoint(&mut self) -> Result<(), TailError> {
+        let complete = self.mirror.is_complete();
+        let (Some(due), Some(position)) = (&mut self.checkpoint, &*self.position) else { return Ok(()) };
+        let interval = if due.changes { CHECKPOINT_BUSY } else { CHECKPOINT_QUIET };
+        if !complete || !due.moved || (due.written.elapsed() < interval && self.mirror.has_checkpoint()) {
+            return Ok(());
+        }
+        if self.mirror.has_checkpoint() && !Checkpoint::is_everywhere(self.backend).await? {
+            return Err(TailError::Emptied);
+        }
+        write_checkpoint(self.mirror, self.backend, position).await?;
+        *due = Due { written: Instant::now(), changes: false, moved: false };
+        Ok(())
+    }
+}
+
+/// Makes durable what is applied, and then that it is: the record must not survive a crash that its entries don't.
+pub(super) async fn write_checkpoint(mirror: &Inner, backend: &Backend, position: &Position) -> Result<(), TailError> {
+    let text = position.to_text().map_err(RefillError::Mongo)?;
+    backend.flush().await.map_err(TailError::Flush)?;
+    let record = Checkpoint::new(backend.shard_count(), &mirror.repository.namespace(), Some(text));
+    record.write(backend, mirror.clock.now()).await.map_err(TailError::Flush)?;
+    mirror.checkpoint_written();
+    Ok(())
+}
+
+impl Batch {
+    fn add(&mut self, event: ChangeEvent) {
+        match event {
+            ChangeEvent::Changed { key, position, at_millis } => {
+                self.position = Some(position);
+                self.oldest_millis.get_or_insert(at_millis);
+                self.newest_millis = self.newest_millis.max(at_millis);
+                self.quiet_millis = None;
+                if self.seen.insert(key.clone()) {
+                    self.keys.push(key);
+                }
+            }
+            ChangeEvent::Quiet { asked_millis, position } => {
+                self.position = position.or(self.position.take());
+                self.quiet_millis = Some(asked_millis);
+            }
+            ChangeEvent::SweepDue => self.sweep_due = true,
+            ChangeEvent::Ended { position } => {
+                self.position = Some(position);
+                self.ended = true;
+            }
+        }
+    }
+}
