@@ -13,6 +13,14 @@ pub fn plugin(name: &str) -> Result<PathBuf> {
     find(&components(), "plugins", name, "cargo xtask plugins")
 }
 
+/// The component of the example backend in another language (`python`).
+///
+/// # Errors
+/// If it has not been built.
+pub fn example(language: &str) -> Result<PathBuf> {
+    find(&components(), "plugins", &format!("example_{language}"), "cargo xtask plugins --examples")
+}
+
 /// The component of a misbehaving guest in `tests/guests`, by its name without `guest-`.
 ///
 /// # Errors

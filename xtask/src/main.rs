@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod demo;
+mod examples;
 mod lint;
 mod plugins;
 mod process;

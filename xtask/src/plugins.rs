@@ -7,16 +7,19 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::args::Args;
 use crate::process::{cargo, run, say, step};
-use crate::{setup, workspace};
+use crate::{examples, setup, workspace};
 
 pub(crate) const SUMMARY: &str = "build the WebAssembly components into target/plugins";
 pub(crate) const HELP: &str = "\
-usage: cargo xtask plugins [--guests]
+usage: cargo xtask plugins [--guests] [--examples]
 
 Compiles every crate in plugins/ (but the SDK and the examples) to a component: plugins/in-memory becomes
 target/plugins/in_memory.wasm. A file whose contents would not change is left alone.
 
-  --guests   also the misbehaving guests of the tests: tests/guests/hang becomes target/guests/hang.wasm
+  --guests     also the misbehaving guests of the tests: tests/guests/hang becomes target/guests/hang.wasm
+  --examples   also the backends in other languages: plugins/examples/python becomes target/plugins/example_python.wasm.
+               Their toolchains are installed into the user's cache if they aren't there; Python 3.10 and Node.js 20 or
+               newer are needed for that, and on a Debian-like system installed as well if this is root.
 
 $MEMCELL_COMPONENTS names another folder than target/ to put plugins/ and guests/ in.
 ";
@@ -49,9 +52,14 @@ impl Component {
 /// Runs the command.
 pub(crate) fn command(mut args: Args) -> Result<()> {
     let guests = args.flag("--guests");
+    let with_examples = args.flag("--examples");
     args.finish()?;
     setup::wasm_target()?;
-    for file in build(guests)? {
+    let mut files = build(guests)?;
+    if with_examples {
+        files.extend(examples::build()?);
+    }
+    for file in files {
         say(&format!("built {}", file.display()));
     }
     Ok(())
@@ -120,16 +128,23 @@ fn publish(component: &Component, built: &Path, components: &Path) -> Result<Pat
         );
     }
     let bytes = fs::read(&artifact).with_context(|| format!("can't read {}", artifact.display()))?;
-    let folder = components.join(component.kind);
-    fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
-    let file = folder.join(component.file_name());
+    place(&bytes, &components.join(component.kind), &component.file_name())
+}
+
+/// Makes `folder/file_name` contain `bytes`.
+///
+/// # Errors
+/// If it can't be written.
+pub(crate) fn place(bytes: &[u8], folder: &Path, file_name: &str) -> Result<PathBuf> {
+    fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+    let file = folder.join(file_name);
     // A host that runs may have the file open, and caches are keyed by its time: what didn't change isn't touched.
     if fs::read(&file).is_ok_and(|present| present == bytes) {
         return Ok(file);
     }
     // Renamed into place, so that nobody ever reads half a component.
     let partial = file.with_extension(format!("wasm.{}", std::process::id()));
-    fs::write(&partial, &bytes).with_context(|| format!("can't write {}", partial.display()))?;
+    fs::write(&partial, bytes).with_context(|| format!("can't write {}", partial.display()))?;
     fs::rename(&partial, &file).with_context(|| format!("can't replace {}", file.display()))?;
     Ok(file)
 }

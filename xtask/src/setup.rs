@@ -100,23 +100,31 @@ pub(crate) fn build_packages() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    let what_for = "building the development MongoDB server";
+    install(&missing, what_for, "install MongoDB and put `mongod` on PATH")
+}
+
+/// Installs Debian packages.
+///
+/// # Errors
+/// If this isn't root on a Debian-like system: the text says that `what_for` needs the packages, how to get them, and what
+/// would do `instead`. If apt-get fails.
+pub(crate) fn install(packages: &[&str], what_for: &str, instead: &str) -> Result<()> {
     if workspace::find_program("apt-get").is_none() {
         bail!(
-            "building the development MongoDB server needs what Debian calls {}: install them with your system's package \
-             manager, or install MongoDB and put `mongod` on PATH",
-            missing.join(", ")
+            "{what_for} needs what Debian calls {}: install them with your system's package manager, or {instead}",
+            packages.join(", ")
         );
     }
     let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "--no-install-recommends"]).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+    install.args(["install", "-y", "--no-install-recommends"]).args(packages).env("DEBIAN_FRONTEND", "noninteractive");
     if !is_root() {
         bail!(
-            "building the development MongoDB server needs Debian packages; run `sudo apt-get update && sudo {}` and then \
-             this again, or install MongoDB and put `mongod` on PATH",
+            "{what_for} needs Debian packages; run `sudo apt-get update && sudo {}` and then this again, or {instead}",
             shown(&install)
         );
     }
-    step(&format!("installing Debian packages: {}", missing.join(", ")), || {
+    step(&format!("installing Debian packages: {}", packages.join(", ")), || {
         run(Command::new("apt-get").arg("update").env("DEBIAN_FRONTEND", "noninteractive"))?;
         run(&mut install)
     })

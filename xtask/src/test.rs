@@ -7,14 +7,14 @@ use anyhow::{Context as _, Result};
 
 use crate::args::Args;
 use crate::process::{cargo, failed, run, run_last, say, shown, step};
-use crate::{plugins, setup, workspace};
+use crate::{examples, plugins, setup, workspace};
 
 pub(crate) const SUMMARY: &str = "run all tests, or those whose names contain a word";
 pub(crate) const HELP: &str = "\
 usage: cargo xtask test [FILTER…]
 
-Sets up what is missing, builds the components, the misbehaving guests and the `memcell` program, and runs the tests of
-the workspace: with cargo-nextest if it is installed, else with `cargo test`. The last lines are the runner's count.
+Sets up what is missing, builds the components, the examples in other languages, the misbehaving guests and the `memcell`
+program, and runs the tests of the workspace: with cargo-nextest if it is installed, else with `cargo test`. The last lines are the runner's count.
 
   FILTER   run only the tests whose names contain one of these; examples in the documentation are then left out
 ";
@@ -24,6 +24,7 @@ pub(crate) fn command(args: Args) -> Result<()> {
     let filters = args.rest()?;
     setup::ensure()?;
     plugins::build(true)?;
+    examples::build()?;
     // Cargo only builds a program for the tests of its own package, and the end-to-end tests are another one.
     step("building the host", || run(&mut cargo(["build", "-p", "memcell-host", "--bin", "memcell"])?))?;
     if workspace::find_program("cargo-nextest").is_none() {

@@ -6,10 +6,10 @@ use wasmtime::Store;
 
 use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome, Page, Usage};
-use super::bindings::memcell::kv::types::Error as GuestError;
-use super::bindings::{Backend as Bindings, BackendPre};
 use super::error::{KvError, shown};
 use super::grants::Grants;
+use super::guest::Guest;
+use super::keyvalue::Failure;
 use super::plugin::Plugin;
 use super::sandbox::Sandbox;
 use crate::config::BackendConfig;
@@ -23,15 +23,12 @@ const EPOCHS_PER_YIELD: u64 = 1;
 /// An open instance. After an error that [`KvError::ends_instance`] it must be dropped.
 pub(super) struct Instance {
     store: Store<Sandbox>,
-    bindings: Bindings,
+    guest: Guest,
     capabilities: Capabilities,
     call_timeout: Duration,
     memory_limit: u64,
     response_limit: u64,
 }
-
-/// What wasmtime made of a call: the guest's answer, or why there is none.
-type Called<T> = wasmtime::Result<Result<T, GuestError>>;
 
 impl Instance {
     /// Instantiates `plugin` and opens it as shard number `shard`, all within `limits.open_timeout`.
@@ -43,35 +40,38 @@ impl Instance {
     ) -> Result<Self, KvError> {
         let limits = &config.limits;
         let deadline = limits.open_timeout;
-        let started = Instant::now();
+        let begun = Instant::now();
         let pins = match tokio::time::timeout(deadline, grants.pin(&config.name)).await {
             Err(_) => return Err(KvError::Down(format!("its destinations could not be resolved within {deadline:?}"))),
             Ok(pins) => pins?,
         };
         let sandbox = Sandbox::new(config, shard, grants, pins)?;
-        let mut store = Store::new(plugin.pre.engine(), sandbox);
+        let mut store = Store::new(plugin.guest.engine(), sandbox);
         store.limiter(|sandbox| &mut sandbox.limiter);
         store.epoch_deadline_async_yield_and_update(EPOCHS_PER_YIELD);
         store.set_epoch_deadline(EPOCHS_PER_YIELD);
         // What the engine accounts for is the host's copy of an answer, list elements included.
         store.set_hostcall_fuel(usize::try_from(limits.response).unwrap_or(usize::MAX));
-        let left = deadline.saturating_sub(started.elapsed());
-        let bindings = match tokio::time::timeout(left, instantiate(&plugin.pre, &mut store)).await {
+        let left = deadline.saturating_sub(begun.elapsed());
+        let mut guest = match tokio::time::timeout(left, plugin.guest.instantiate(&mut store)).await {
             Err(_) => return Err(KvError::Deadline { function: "start", deadline }),
             Ok(Err(error)) => return Err(failure(&mut store, "start", limits.memory, limits.response, &error)),
-            Ok(Ok(bindings)) => bindings,
+            Ok(Ok(guest)) => guest,
         };
-        let open = bindings.memcell_kv_lifecycle().call_open(&mut store, shard, &config.settings);
-        let capabilities = match tokio::time::timeout(deadline.saturating_sub(started.elapsed()), open).await {
+        let open = guest.open(&mut store, config, shard);
+        let capabilities = match tokio::time::timeout(deadline.saturating_sub(begun.elapsed()), open).await {
             Err(_) => return Err(KvError::Deadline { function: "open", deadline }),
-            Ok(Err(error)) => return Err(failure(&mut store, "open", limits.memory, limits.response, &error)),
-            Ok(Ok(Err(refusal))) => return Err(KvError::Refused(refusal)),
-            Ok(Ok(Ok(capabilities))) => capabilities,
+            Ok(Err(Failure::Call(error))) => {
+                return Err(failure(&mut store, "open", limits.memory, limits.response, &error));
+            }
+            Ok(Err(Failure::Refused(refusal))) => return Err(KvError::Refused(refusal)),
+            Ok(Err(Failure::Contract(reason))) => return Err(contract("open", reason)),
+            Ok(Ok(capabilities)) => capabilities,
         };
         check_capabilities(&capabilities)?;
         Ok(Self {
             store,
-            bindings,
+            guest,
             capabilities,
             call_timeout: limits.call_timeout,
             memory_limit: limits.memory,
@@ -91,7 +91,7 @@ impl Instance {
 
     /// One answer per key, in the order of the keys.
     pub(super) async fn get_many(&mut self, keys: &[String]) -> Result<Vec<Option<Entry>>, KvError> {
-        let call = self.bindings.memcell_kv_store().call_get_many(&mut self.store, keys);
+        let call = self.guest.get_many(&mut self.store, keys);
         let answer = tokio::time::timeout(self.call_timeout, call).await;
         let found = self.conclude("get-many", answer)?;
         check_length("get-many", keys.len(), found.len())?;
@@ -109,7 +109,7 @@ impl Instance {
 
     /// One outcome per entry, in the order of the entries.
     pub(super) async fn put_many(&mut self, entries: &[Entry], condition: Condition) -> Result<Vec<Outcome>, KvError> {
-        let call = self.bindings.memcell_kv_store().call_put_many(&mut self.store, entries, condition);
+        let call = self.guest.put_many(&mut self.store, entries, condition);
         let answer = tokio::time::timeout(self.call_timeout, call).await;
         let outcomes = self.conclude("put-many", answer)?;
         check_length("put-many", entries.len(), outcomes.len())?;
@@ -118,7 +118,7 @@ impl Instance {
 
     /// One outcome per mark, in the order of the marks.
     pub(super) async fn delete_many(&mut self, marks: &[Mark], condition: Condition) -> Result<Vec<Outcome>, KvError> {
-        let call = self.bindings.memcell_kv_store().call_delete_many(&mut self.store, marks, condition);
+        let call = self.guest.delete_many(&mut self.store, marks, condition);
         let answer = tokio::time::timeout(self.call_timeout, call).await;
         let outcomes = self.conclude("delete-many", answer)?;
         check_length("delete-many", marks.len(), outcomes.len())?;
@@ -127,7 +127,7 @@ impl Instance {
 
     /// One page of marks.
     pub(super) async fn scan(&mut self, cursor: Option<&str>, limit: u32) -> Result<Page, KvError> {
-        let call = self.bindings.memcell_kv_store().call_scan(&mut self.store, cursor, limit);
+        let call = self.guest.scan(&mut self.store, cursor, limit);
         let answer = tokio::time::timeout(self.call_timeout, call).await;
         let page = self.conclude("scan", answer)?;
         if page.next.is_some() && page.next.as_deref() == cursor {
@@ -138,28 +138,28 @@ impl Instance {
 
     /// What it holds.
     pub(super) async fn stats(&mut self) -> Result<Usage, KvError> {
-        let call = self.bindings.memcell_kv_store().call_stats(&mut self.store);
+        let call = self.guest.stats(&mut self.store);
         let answer = tokio::time::timeout(self.call_timeout, call).await;
         self.conclude("stats", answer)
     }
 
     /// Makes what was answered durable.
     pub(super) async fn flush(&mut self) -> Result<(), KvError> {
-        let call = self.bindings.memcell_kv_lifecycle().call_flush(&mut self.store);
+        let call = self.guest.flush(&mut self.store);
         let answer = tokio::time::timeout(self.call_timeout, call).await;
         self.conclude("flush", answer)
     }
 
     /// Whether it thinks that it works.
     pub(super) async fn health(&mut self) -> Result<(), KvError> {
-        let call = self.bindings.memcell_kv_lifecycle().call_health(&mut self.store);
+        let call = self.guest.health(&mut self.store);
         let answer = tokio::time::timeout(self.call_timeout, call).await;
         self.conclude("health", answer)
     }
 
     /// The orderly end.
     pub(super) async fn close(mut self) -> Result<(), KvError> {
-        let call = self.bindings.memcell_kv_lifecycle().call_close(&mut self.store);
+        let call = self.guest.close(&mut self.store);
         let answer = tokio::time::timeout(self.call_timeout, call).await;
         self.conclude("close", answer)
     }
@@ -167,19 +167,18 @@ impl Instance {
     fn conclude<T>(
         &mut self,
         function: &'static str,
-        answer: Result<Called<T>, tokio::time::error::Elapsed>,
+        answer: Result<Result<T, Failure>, tokio::time::error::Elapsed>,
     ) -> Result<T, KvError> {
         match answer {
-            Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err(error))) => Err(KvError::Refused(error)),
-            Ok(Err(error)) => Err(failure(&mut self.store, function, self.memory_limit, self.response_limit, &error)),
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(Failure::Refused(error))) => Err(KvError::Refused(error)),
+            Ok(Err(Failure::Contract(reason))) => Err(contract(function, reason)),
+            Ok(Err(Failure::Call(error))) => {
+                Err(failure(&mut self.store, function, self.memory_limit, self.response_limit, &error))
+            }
             Err(_) => Err(KvError::Deadline { function, deadline: self.call_timeout }),
         }
     }
-}
-
-async fn instantiate(pre: &BackendPre<Sandbox>, store: &mut Store<Sandbox>) -> wasmtime::Result<Bindings> {
-    pre.instantiate_async(store).await
 }
 
 /// Tells apart why a call ended without an answer.

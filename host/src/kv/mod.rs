@@ -2,7 +2,8 @@
 //!
 //! From the outside in: a [`Backend`] routes keys to shards; a shard is a thread with a bounded queue and one instance of the
 //! [`Plugin`], which it replaces when it breaks; an instance is called under a deadline, within limits, and what it answers
-//! is checked before it is believed.
+//! is checked before it is believed. A plugin speaks the contract of `wit/kv.wit`, or plain `wasi:keyvalue`, in which case
+//! the host keeps the contract for it.
 //!
 //! Nothing that a plugin does makes a caller here wait without bound or panic: at worst there is no answer.
 
@@ -13,7 +14,9 @@ mod calls;
 mod engine;
 mod error;
 mod grants;
+mod guest;
 mod instance;
+mod keyvalue;
 mod limits;
 mod names;
 mod output;

@@ -8,12 +8,14 @@ use wasmtime::component::{Component, Linker};
 use super::bindings::{BackendPre, PACKAGE, REQUIRED_INTERFACES, VERSION};
 use super::engine::Engine;
 use super::error::LoadError;
+use super::guest::GuestPre;
+use super::keyvalue::{self, Draft, KeyValuePre};
 use super::sandbox::Sandbox;
 
 /// A checked and compiled plugin.
 #[derive(Clone)]
 pub struct Plugin {
-    pub(super) pre: BackendPre<Sandbox>,
+    pub(super) guest: GuestPre,
     /// Keeps the clock going that deadlines depend on.
     _engine: Engine,
     path: PathBuf,
@@ -37,7 +39,9 @@ impl Plugin {
         check_is_component(path, &bytes)?;
         let component = Component::from_binary(&engine.inner, &bytes)
             .map_err(|error| LoadError::Invalid { path: path.to_path_buf(), reason: format!("{error:#}") })?;
-        check_exports(engine, path, &component)?;
+        let component_type = component.component_type();
+        let exports: Vec<&str> = component_type.exports(&engine.inner).map(|(name, _)| name).collect();
+        let kind = kind(path, &exports)?;
         let linker = linker(engine)?;
         check_imports(engine, path, &component, &linker)?;
         let wrong_shape = |error: wasmtime::Error| LoadError::WrongShape {
@@ -45,8 +49,24 @@ impl Plugin {
             reason: super::error::shown(&format!("{error:#}")),
         };
         let pre = linker.instantiate_pre(&component).map_err(wrong_shape)?;
-        let pre = BackendPre::new(pre).map_err(wrong_shape)?;
-        Ok(Self { pre, _engine: engine.clone(), path: path.to_path_buf(), sha256 })
+        let guest = match kind {
+            Kind::Contract => GuestPre::Contract(BackendPre::new(pre).map_err(wrong_shape)?),
+            Kind::KeyValue(draft) => {
+                let plain = KeyValuePre::new(pre, draft);
+                let wrong_shape = |reason| LoadError::WrongShape { path: path.to_path_buf(), reason };
+                GuestPre::KeyValue(plain.map_err(wrong_shape)?)
+            }
+        };
+        Ok(Self { guest, _engine: engine.clone(), path: path.to_path_buf(), sha256 })
+    }
+
+    /// The interfaces that make it a backend, with their versions: those of the contract, or those of a plain `wasi:keyvalue`
+    /// component.
+    pub fn interfaces(&self) -> Vec<String> {
+        match &self.guest {
+            GuestPre::Contract(_) => REQUIRED_INTERFACES.map(contract_interface).to_vec(),
+            GuestPre::KeyValue(plain) => plain.interfaces(),
+        }
     }
 
     /// The file it was read from.
@@ -77,23 +97,57 @@ fn check_is_component(path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn check_exports(engine: &Engine, path: &Path, component: &Component) -> Result<(), LoadError> {
-    let component_type = component.component_type();
-    let exports: Vec<&str> = component_type.exports(&engine.inner).map(|(name, _)| name).collect();
+/// What a component is a backend by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The contract, which goes first if both are there.
+    Contract,
+    /// The interfaces of a plain store, for which the host keeps the contract.
+    KeyValue(Draft),
+}
+
+/// Tells the kind of a component by the names of its exports.
+fn kind(path: &Path, exports: &[&str]) -> Result<Kind, LoadError> {
+    let of_any_version = |interface: &str| {
+        exports.iter().copied().find(|name| name.split('@').next().is_some_and(|unversioned| unversioned == interface))
+    };
+    let wrong_version = |found: &str, needed: String| {
+        Err(LoadError::WrongVersion { path: path.to_path_buf(), found: found.to_owned(), needed })
+    };
+    let missing = |missing: String| {
+        let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+        Err(LoadError::MissingExport { path: path.to_path_buf(), missing, exports })
+    };
+    let plain_store = format!("{}/store", keyvalue::PACKAGE);
+    if !exports.iter().any(|name| name.starts_with(&format!("{PACKAGE}/"))) {
+        let drafts = || Draft::ALL.map(|draft| draft.interface("store")).join(" or ");
+        let Some(found) = of_any_version(&plain_store) else {
+            let [first, ..] = REQUIRED_INTERFACES.map(contract_interface);
+            return missing(format!("{first}, nor {} in its place", drafts()));
+        };
+        let Some(draft) = Draft::ALL.into_iter().find(|draft| draft.interface("store") == found) else {
+            return wrong_version(found, drafts());
+        };
+        return match of_any_version(&format!("{}/batch", keyvalue::PACKAGE)) {
+            Some(batch) if batch != draft.interface("batch") => wrong_version(batch, draft.interface("batch")),
+            _ => Ok(Kind::KeyValue(draft)),
+        };
+    }
     for interface in REQUIRED_INTERFACES {
-        let needed = format!("{PACKAGE}/{interface}@{VERSION}");
+        let needed = contract_interface(interface);
         if exports.contains(&needed.as_str()) {
             continue;
         }
-        let any_version = format!("{PACKAGE}/{interface}");
-        let same_name = |name: &&&str| name.split('@').next() == Some(any_version.as_str());
-        if let Some(found) = exports.iter().find(same_name) {
-            return Err(LoadError::WrongVersion { path: path.to_path_buf(), found: (*found).to_owned(), needed });
-        }
-        let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
-        return Err(LoadError::MissingExport { path: path.to_path_buf(), missing: needed, exports });
+        return match of_any_version(&format!("{PACKAGE}/{interface}")) {
+            Some(found) => wrong_version(found, needed),
+            None => missing(needed),
+        };
     }
-    Ok(())
+    Ok(Kind::Contract)
+}
+
+fn contract_interface(interface: &str) -> String {
+    format!("{PACKAGE}/{interface}@{VERSION}")
 }
 
 /// Names the import that nothing here satisfies, which the engine's own text buries.
@@ -155,6 +209,30 @@ mod tests {
         let error = load(b"\0asm\x0d\0\x01\0");
         assert!(matches!(error, LoadError::MissingExport { .. }), "{error}");
         assert!(error.to_string().contains("memcell:kv/lifecycle@0.1.0"));
+    }
+
+    #[test]
+    fn exports_tell_the_kind() {
+        const CONTRACT: [&str; 2] = ["memcell:kv/lifecycle@0.1.0", "memcell:kv/store@0.1.0"];
+        const STORE: &str = "wasi:keyvalue/store@0.2.0-draft2";
+        let told = |exports: &[&str]| kind(Path::new("x.wasm"), exports);
+        assert_eq!(told(&CONTRACT).unwrap(), Kind::Contract);
+        assert_eq!(told(&[STORE, CONTRACT[1], CONTRACT[0]]).unwrap(), Kind::Contract);
+        assert_eq!(told(&[STORE]).unwrap(), Kind::KeyValue(Draft::Two));
+        assert_eq!(told(&["a:b/c", "wasi:keyvalue/store@0.2.0-draft"]).unwrap(), Kind::KeyValue(Draft::One));
+        let both = ["wasi:keyvalue/batch@0.2.0-draft2", "wasi:keyvalue/atomics@0.2.0-draft2", STORE];
+        assert_eq!(told(&both).unwrap(), Kind::KeyValue(Draft::Two));
+        let refused = |exports: &[&str]| told(exports).unwrap_err().to_string();
+        let error = refused(&["a:b/c"]);
+        for name in ["memcell:kv/lifecycle@0.1.0", STORE, "wasi:keyvalue/store@0.2.0-draft ", "it exports a:b/c"] {
+            assert!(error.contains(name), "{error}");
+        }
+        // Half a contract isn't made up for by the other kind.
+        assert!(refused(&[CONTRACT[0], STORE]).contains("doesn't export memcell:kv/store@0.1.0"));
+        let error = refused(&["wasi:keyvalue/store@0.1.0"]);
+        assert!(error.contains("exports wasi:keyvalue/store@0.1.0") && error.contains(STORE), "{error}");
+        let error = refused(&[STORE, "wasi:keyvalue/batch@0.2.0-draft"]);
+        assert!(error.contains("wasi:keyvalue/batch@0.2.0-draft,") && error.contains("batch@0.2.0-draft2"), "{error}");
     }
 
     #[test]

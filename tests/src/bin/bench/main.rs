@@ -2,11 +2,13 @@
 //!
 //! - `store`: what a backend costs the operations of one client
 //! - `backend`: the in-memory plugin behind its queue, beside a native map
+//! - `examples`: backends in other languages and a plain `wasi:keyvalue` component, beside the in-memory plugin
 //! - `import`: the `memcell import` command, beside the driver's bare `insert_many`
 //!
 //! Exits 1 if a target was missed.
 
 mod backend;
+mod examples;
 mod import;
 mod store;
 
@@ -15,7 +17,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use memcell_tests::bench::Summary;
 
-const NAMES: [&str; 3] = ["store", "backend", "import"];
+const NAMES: [&str; 4] = ["store", "backend", "examples", "import"];
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
@@ -36,6 +38,7 @@ async fn run(name: &str) -> Result<Summary> {
     match name {
         "store" => store::run().await,
         "backend" => backend::run().await,
+        "examples" => examples::run().await,
         "import" => import::run().await,
         other => bail!("there is no benchmark {other}; there are {}", NAMES.join(", ")),
     }
