@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::args::Args;
 use crate::process::{cargo, run, run_last, step};
-use crate::{plugins, setup};
+use crate::{plugins, redis, setup};
 
 pub(crate) const SUMMARY: &str = "measure against the promised ratios";
 pub(crate) const HELP: &str = "\
@@ -19,6 +19,7 @@ machine was too noisy to conclude anything: leave it alone meanwhile.
 pub(crate) fn command(args: Args) -> Result<()> {
     let names = args.rest()?;
     setup::ensure()?;
+    redis::ensure()?;
     plugins::build(false)?;
     step("building the benchmarks (a few minutes the first time)", || {
         run(&mut cargo([

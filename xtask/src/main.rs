@@ -6,6 +6,7 @@ mod demo;
 mod lint;
 mod plugins;
 mod process;
+mod redis;
 mod server;
 mod setup;
 mod test;

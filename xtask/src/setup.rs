@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::args::Args;
 use crate::process::{output, run, say, shown, step};
-use crate::{server, workspace};
+use crate::{redis, server, workspace};
 
 pub(crate) const SUMMARY: &str = "install what building and testing need; does nothing where it is all there";
 pub(crate) const HELP: &str = "\
@@ -20,17 +20,19 @@ Installs what this repository needs beside Rust, and says what it found. Running
   the wasm32-wasip2 target   with rustup
   a MongoDB server           $MEMCELL_MONGOD, or `mongod` on PATH; else a development server that speaks MongoDB's
                              protocol is built, once, into the user's cache (~/.cache/memcell)
-  Debian packages            only if that server has to be built and they are missing: cmake, ninja-build, clang,
-                             libclang-dev, pkg-config; as root they are installed, else you are told how to
+  a Redis server             `redis-server` and `redis-cli` on PATH, version 7 or newer; else Debian's packages
+  Debian packages            only if they are missing: redis-server, redis-tools; and if the development server has to be
+                             built: cmake, ninja-build, clang, libclang-dev, pkg-config; as root they are installed,
+                             else you are told how to
 ";
 
 /// What components are compiled for.
 pub(crate) const WASM_TARGET: &str = "wasm32-wasip2";
 
 /// A Debian package, and the program on `PATH` that shows that it is there, however it came.
-struct Need {
-    package: &'static str,
-    program: Option<&'static str>,
+pub(crate) struct Need {
+    pub(crate) package: &'static str,
+    pub(crate) program: Option<&'static str>,
 }
 
 /// What the development server's C library is built with.
@@ -49,6 +51,8 @@ pub(crate) fn command(args: Args) -> Result<()> {
     say(&format!("the Rust target {WASM_TARGET} is there"));
     let server = server::ensure()?;
     say(&format!("MongoDB server: {server}"));
+    let redis = redis::ensure()?;
+    say(&format!("Redis server: {redis}"));
     Ok(())
 }
 
@@ -94,16 +98,23 @@ fn has_wasm_target() -> bool {
 /// Installs the packages that the development server is built with and that are missing.
 ///
 /// # Errors
-/// If some are missing and this isn't root on a Debian-like system (the text says what to run), or if apt-get fails.
+/// As [`packages`].
 pub(crate) fn build_packages() -> Result<()> {
-    let missing: Vec<&str> = BUILD_NEEDS.iter().filter(|need| !is_there(need)).map(|need| need.package).collect();
+    packages(BUILD_NEEDS, "building the development MongoDB server", "or install MongoDB and put `mongod` on PATH")
+}
+
+/// Installs what is missing of `needs`. `purpose` and `otherwise` say what for, and what else would do.
+///
+/// # Errors
+/// If some are missing and this isn't root on a Debian-like system (the text says what to run), or if apt-get fails.
+pub(crate) fn packages(needs: &[Need], purpose: &str, otherwise: &str) -> Result<()> {
+    let missing: Vec<&str> = needs.iter().filter(|need| !is_there(need)).map(|need| need.package).collect();
     if missing.is_empty() {
         return Ok(());
     }
     if workspace::find_program("apt-get").is_none() {
         bail!(
-            "building the development MongoDB server needs what Debian calls {}: install them with your system's package \
-             manager, or install MongoDB and put `mongod` on PATH",
+            "{purpose} needs what Debian calls {}: install them with your system's package manager, {otherwise}",
             missing.join(", ")
         );
     }
@@ -111,8 +122,7 @@ pub(crate) fn build_packages() -> Result<()> {
     install.args(["install", "-y", "--no-install-recommends"]).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
     if !is_root() {
         bail!(
-            "building the development MongoDB server needs Debian packages; run `sudo apt-get update && sudo {}` and then \
-             this again, or install MongoDB and put `mongod` on PATH",
+            "{purpose} needs Debian packages; run `sudo apt-get update && sudo {}` and then this again, {otherwise}",
             shown(&install)
         );
     }

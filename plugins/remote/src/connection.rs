@@ -1,0 +1,213 @@
+//! One connection: bytes out, replies in, under a deadline.
+//!
+//! Commands are packed and replies parsed as by the `redis` crate's own connection. What differs is that everything on its way
+//! is gathered: each system call of a sandboxed plugin goes through the host.
+
+use std::io::{self, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use redis::{Cmd, Parser, RedisError, Value};
+
+use crate::address::Address;
+use crate::deadline::Deadline;
+use crate::failure::Failure;
+
+/// What one crossing into the host moves at the most: wasmtime's own bound.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How finely the socket's timeouts follow the deadline: finer than this, they would have to be set anew for every call.
+const TIMEOUT_STEP: Duration = Duration::from_millis(50);
+
+/// After a failure that [`Failure::ends_connection`] it must be dropped.
+pub(crate) struct Connection {
+    address: Address,
+    input: BufReader<Socket>,
+    output: Vec<u8>,
+    parser: Parser,
+}
+
+impl Connection {
+    /// Connects, and no more than that. `because` says where the address comes from.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`], [`Failure::NotGranted`], [`Failure::Timeout`].
+    pub(crate) fn open(address: &Address, because: &'static str, deadline: Deadline) -> Result<Self, Failure> {
+        let fail = |error: &io::Error| match error.kind() {
+            io::ErrorKind::PermissionDenied => Failure::NotGranted { address: address.clone(), because },
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+                Failure::Unreachable { address: address.clone(), reason: "it did not answer in time".into() }
+            }
+            _ => Failure::Unreachable { address: address.clone(), reason: error.to_string() },
+        };
+        let resolved = (address.host.as_str(), address.port).to_socket_addrs().map_err(|error| fail(&error))?;
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
+        for resolved in resolved {
+            match connect(&resolved, deadline) {
+                Ok(stream) => {
+                    let socket = Socket { stream, deadline, timeout: Duration::ZERO };
+                    return Ok(Self {
+                        address: address.clone(),
+                        input: BufReader::with_capacity(BUFFER_BYTES, socket),
+                        output: Vec::with_capacity(BUFFER_BYTES),
+                        parser: Parser::new(),
+                    });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(fail(&last))
+    }
+
+    /// The call that follows has to be over by then.
+    pub(crate) fn set_deadline(&mut self, deadline: Deadline) {
+        self.input.get_mut().deadline = deadline;
+    }
+
+    /// Begins a command of `arguments` parts.
+    ///
+    /// # Errors
+    /// As [`Connection::flush`].
+    pub(crate) fn begin(&mut self, arguments: usize) -> Result<(), Failure> {
+        self.output.push(b'*');
+        push_number(&mut self.output, arguments);
+        self.drain_if_full()
+    }
+
+    /// The next part of a command.
+    ///
+    /// # Errors
+    /// As [`Connection::flush`].
+    pub(crate) fn push(&mut self, parts: &[&[u8]]) -> Result<(), Failure> {
+        self.output.push(b'$');
+        push_number(&mut self.output, parts.iter().map(|part| part.len()).sum());
+        for part in parts {
+            if part.len() < BUFFER_BYTES {
+                self.output.extend_from_slice(part);
+                continue;
+            }
+            // As large as the buffer itself: nothing is won by copying it there.
+            self.flush()?;
+            let sent = self.input.get_mut().send(part);
+            sent.map_err(|error| self.failure(error))?;
+        }
+        self.output.extend_from_slice(b"\r\n");
+        self.drain_if_full()
+    }
+
+    /// A whole command, packed by the `redis` crate.
+    ///
+    /// # Errors
+    /// As [`Connection::flush`].
+    pub(crate) fn push_command(&mut self, command: &Cmd) -> Result<(), Failure> {
+        command.write_packed_command(&mut self.output);
+        self.drain_if_full()
+    }
+
+    /// Sends what has gathered.
+    ///
+    /// # Errors
+    /// [`Failure::Lost`], [`Failure::Timeout`].
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let sent = self.input.get_mut().send(&self.output);
+        self.output.clear();
+        sent.map_err(|error| self.failure(error))
+    }
+
+    /// The next reply, errors of the server among them.
+    ///
+    /// # Errors
+    /// [`Failure::Lost`], [`Failure::Timeout`], [`Failure::Protocol`].
+    pub(crate) fn receive(&mut self) -> Result<Value, Failure> {
+        self.parser.parse_value(&mut self.input).map_err(|error| self.failed_to_receive(&error))
+    }
+
+    /// One command and its reply.
+    ///
+    /// # Errors
+    /// As [`Connection::receive`]; [`Failure::Server`] for an error of the server.
+    pub(crate) fn call(&mut self, command: &Cmd) -> Result<Value, Failure> {
+        self.push_command(command)?;
+        self.flush()?;
+        match self.receive()? {
+            Value::ServerError(error) => Err(Failure::Server { address: self.address.clone(), error }),
+            value => Ok(value),
+        }
+    }
+
+    fn drain_if_full(&mut self) -> Result<(), Failure> {
+        if self.output.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn failed_to_receive(&self, error: &RedisError) -> Failure {
+        if error.is_timeout() {
+            return Failure::Timeout { address: self.address.clone() };
+        }
+        if error.is_io_error() {
+            return Failure::Lost { address: self.address.clone(), reason: error.to_string() };
+        }
+        Failure::Protocol { address: self.address.clone(), reason: error.to_string() }
+    }
+
+    fn failure(&self, error: io::Error) -> Failure {
+        self.failed_to_receive(&error.into())
+    }
+}
+
+/// Decimal digits and the end of the line.
+fn push_number(output: &mut Vec<u8>, number: usize) {
+    // Writing into memory can't fail.
+    let _ = write!(output, "{number}\r\n");
+}
+
+fn connect(address: &SocketAddr, deadline: Deadline) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(address, deadline.remaining().ok_or(io::ErrorKind::TimedOut)?)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A stream whose every wait ends at the deadline.
+struct Socket {
+    stream: TcpStream,
+    deadline: Deadline,
+    /// What the stream's timeouts are set to.
+    timeout: Duration,
+}
+
+impl Socket {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut left = bytes;
+        while !left.is_empty() {
+            self.arm()?;
+            match self.stream.write(left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => left = left.get(sent..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self) -> io::Result<()> {
+        let left = self.deadline.remaining().ok_or(io::ErrorKind::TimedOut)?;
+        let steps = left.as_millis() / TIMEOUT_STEP.as_millis() + 1;
+        let timeout = TIMEOUT_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
+        if timeout != self.timeout {
+            self.stream.set_read_timeout(Some(timeout))?;
+            self.stream.set_write_timeout(Some(timeout))?;
+            self.timeout = timeout;
+        }
+        Ok(())
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.arm()?;
+        self.stream.read(buffer)
+    }
+}
