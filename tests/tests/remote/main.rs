@@ -4,6 +4,7 @@
 #![expect(clippy::indexing_slicing, reason = "tests may panic")]
 
 mod cluster;
+mod host;
 mod model;
 mod server;
 
