@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use redis::{Connection, FromRedisValue};
+use redis::{Connection, FromRedisValue, IntoConnectionInfo as _, RedisConnectionInfo};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -78,9 +78,12 @@ impl RedisServer {
     pub fn connect(&self) -> Result<Connection> {
         let password = self.arguments.iter().position(|argument| argument == "--requirepass");
         let password = password.and_then(|at| self.arguments.get(at + 1)).map_or("", String::as_str);
-        let url = format!("redis://:{password}@{}/", self.address());
-        let client =
-            redis::Client::open(if password.is_empty() { format!("redis://{}/", self.address()) } else { url })?;
+        let mut settings = RedisConnectionInfo::default();
+        if !password.is_empty() {
+            settings = settings.set_password(password);
+        }
+        let address = (Ipv4Addr::LOCALHOST.to_string(), self.port).into_connection_info()?;
+        let client = redis::Client::open(address.set_redis_settings(settings))?;
         let connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
         connection.set_read_timeout(Some(PATIENCE))?;
         Ok(connection)

@@ -171,6 +171,10 @@ fn push_number(output: &mut Vec<u8>, number: usize) {
 
 fn connect(address: &SocketAddr, deadline: Deadline) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(address, deadline.remaining().ok_or(io::ErrorKind::TimedOut)?)?;
+    // Where the standard library has lost the error of a failed attempt (as on WASI, up to Rust 1.95 at least), this shows it.
+    if stream.peer_addr().is_err() {
+        return Err(io::Error::other("nobody listens there, or it can't be reached"));
+    }
     stream.set_nodelay(true)?;
     Ok(stream)
 }

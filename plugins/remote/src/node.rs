@@ -124,7 +124,7 @@ impl Node {
         connection.flush()?;
 
         let server = match connection.receive()? {
-            Value::ServerError(error) => return Err(self.refused_hello(error, config)),
+            Value::ServerError(error) => return Err(self.refused_hello(error)),
             reply => Hello::read(&reply),
         };
         if server.version.is_some_and(|version| version < MIN_VERSION) {
@@ -156,15 +156,11 @@ impl Node {
         Ok(Link { connection, scripts, is_cluster: server.is_cluster })
     }
 
-    fn refused_hello(&self, error: ServerError, config: &Config) -> Failure {
+    fn refused_hello(&self, error: ServerError) -> Failure {
         let said = error.details().unwrap_or_default();
         match error.code() {
             "ERR" if said.contains("unknown command") => {
                 Failure::Unsupported(format!("{} is older than version {MIN_VERSION}, which is needed", self.address))
-            }
-            "ERR" if said.contains("without any password configured") => {
-                let setting = config.password.as_ref().map_or("password", |password| password.setting);
-                Failure::Settings(format!("{} has no password, but the setting {setting:?} gives one", self.address))
             }
             _ => Failure::Server { address: self.address.clone(), error },
         }

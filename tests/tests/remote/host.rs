@@ -148,9 +148,9 @@ async fn a_server_that_crashes_or_hangs_harms_nobody() -> Result<()> {
         for n in 0..5 {
             let started = Instant::now();
             ids.push(host.append(&memcell(&n.to_string())).await?);
-            host.json("PATCH", &format!("/v1/memcells/{}", ids[n]), &json!({ "summary": n })).await?;
+            host.json("PATCH", &format!("/v1/memcells/{}", ids[n]), &json!({ "summary": n.to_string() })).await?;
             let read = host.request("GET", &format!("/v1/memcells/{}", ids[n])).await?;
-            assert_eq!((read.status, &read.body["summary"]), (200, &json!(n)));
+            assert_eq!((read.status, &read.body["summary"]), (200, &json!(n.to_string())));
             assert!(started.elapsed() < PROMPT, "crash {crash}: {:?}", started.elapsed());
         }
         if crash {
