@@ -2,12 +2,14 @@
 //!
 //! - `store`: what a backend costs the operations of one client
 //! - `backend`: the in-memory plugin behind its queue, beside a native map
+//! - `remote`: the remote plugin, beside the `redis` crate called natively
 //! - `import`: the `memcell import` command, beside the driver's bare `insert_many`
 //!
 //! Exits 1 if a target was missed.
 
 mod backend;
 mod import;
+mod remote;
 mod store;
 
 use std::process::ExitCode;
@@ -15,7 +17,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use memcell_tests::bench::Summary;
 
-const NAMES: [&str; 3] = ["store", "backend", "import"];
+const NAMES: [&str; 4] = ["store", "backend", "remote", "import"];
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
@@ -36,6 +38,7 @@ async fn run(name: &str) -> Result<Summary> {
     match name {
         "store" => store::run().await,
         "backend" => backend::run().await,
+        "remote" => remote::run().await,
         "import" => import::run().await,
         other => bail!("there is no benchmark {other}; there are {}", NAMES.join(", ")),
     }
