@@ -224,7 +224,8 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-fn free_port() -> Result<u16> {
+/// A port that nobody listens on just now.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 

@@ -12,6 +12,7 @@ use redis::{Cmd, Parser, RedisError, Value};
 use crate::address::Address;
 use crate::deadline::Deadline;
 use crate::failure::Failure;
+use crate::tls::{Tls, TlsStream};
 
 /// What one crossing into the host moves at the most: wasmtime's own bound.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -31,9 +32,17 @@ impl Connection {
     /// Connects, and no more than that. `because` says where the address comes from.
     ///
     /// # Errors
-    /// [`Failure::Unreachable`], [`Failure::NotGranted`], [`Failure::Timeout`].
-    pub(crate) fn open(address: &Address, because: &'static str, deadline: Deadline) -> Result<Self, Failure> {
+    /// [`Failure::Unreachable`], [`Failure::NotGranted`]; [`Failure::Settings`] if the two sides don't agree on TLS.
+    pub(crate) fn open(
+        address: &Address,
+        because: &'static str,
+        tls: Option<&Tls>,
+        deadline: Deadline,
+    ) -> Result<Self, Failure> {
         let fail = |error: &io::Error| match error.kind() {
+            io::ErrorKind::InvalidData if tls.is_some() => Failure::Settings(format!(
+                "no TLS with {address}: {error}; check the settings \"tls\", \"tls_ca\" and \"tls_server_name\""
+            )),
             io::ErrorKind::PermissionDenied => Failure::NotGranted { address: address.clone(), because },
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
                 Failure::Unreachable { address: address.clone(), reason: "it did not answer in time".into() }
@@ -49,9 +58,8 @@ impl Connection {
         })?;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
         for resolved in resolved {
-            match connect(&resolved, deadline) {
-                Ok(stream) => {
-                    let socket = Socket { stream, deadline, timeout: Duration::ZERO };
+            match Socket::connect(&resolved, address, tls, deadline) {
+                Ok(socket) => {
                     return Ok(Self {
                         address: address.clone(),
                         input: BufReader::with_capacity(BUFFER_BYTES, socket),
@@ -169,35 +177,54 @@ fn push_number(output: &mut Vec<u8>, number: usize) {
     let _ = write!(output, "{number}\r\n");
 }
 
-fn connect(address: &SocketAddr, deadline: Deadline) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(address, deadline.remaining().ok_or(io::ErrorKind::TimedOut)?)?;
-    // Where the standard library has lost the error of a failed attempt (as on WASI, up to Rust 1.95 at least), this shows it.
-    if stream.peer_addr().is_err() {
-        return Err(io::Error::other("nobody listens there, or it can't be reached"));
-    }
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
 /// A stream whose every wait ends at the deadline.
 struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     deadline: Deadline,
     /// What the stream's timeouts are set to.
     timeout: Duration,
 }
 
+enum Stream {
+    Plain(TcpStream),
+    Encrypted(Box<TlsStream>),
+}
+
 impl Socket {
+    fn connect(resolved: &SocketAddr, address: &Address, tls: Option<&Tls>, deadline: Deadline) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(resolved, deadline.remaining().ok_or(io::ErrorKind::TimedOut)?)?;
+        // Where the standard library has lost the error of a failed attempt (as on WASI, up to Rust 1.95 at least), this shows
+        // it.
+        if stream.peer_addr().is_err() {
+            return Err(io::Error::other("nobody listens there, or it can't be reached"));
+        }
+        stream.set_nodelay(true)?;
+        let mut socket = Self { stream: Stream::Plain(stream), deadline, timeout: Duration::ZERO };
+        let Some(tls) = tls else { return Ok(socket) };
+        socket.arm()?;
+        if let Stream::Plain(stream) = socket.stream {
+            socket.stream = Stream::Encrypted(Box::new(tls.handshake(address, stream)?));
+        }
+        Ok(socket)
+    }
+
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut left = bytes;
         while !left.is_empty() {
             self.arm()?;
-            match self.stream.write(left) {
+            let sent = match &mut self.stream {
+                Stream::Plain(stream) => stream.write(left),
+                Stream::Encrypted(stream) => stream.write(left),
+            };
+            match sent {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => left = left.get(sent..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+        if let Stream::Encrypted(stream) = &mut self.stream {
+            stream.flush()?;
         }
         Ok(())
     }
@@ -207,8 +234,12 @@ impl Socket {
         let steps = left.as_millis() / TIMEOUT_STEP.as_millis() + 1;
         let timeout = TIMEOUT_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
         if timeout != self.timeout {
-            self.stream.set_read_timeout(Some(timeout))?;
-            self.stream.set_write_timeout(Some(timeout))?;
+            let stream = match &self.stream {
+                Stream::Plain(stream) => stream,
+                Stream::Encrypted(stream) => stream.get_ref(),
+            };
+            stream.set_read_timeout(Some(timeout))?;
+            stream.set_write_timeout(Some(timeout))?;
             self.timeout = timeout;
         }
         Ok(())
@@ -218,6 +249,9 @@ impl Socket {
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.arm()?;
-        self.stream.read(buffer)
+        match &mut self.stream {
+            Stream::Plain(stream) => stream.read(buffer),
+            Stream::Encrypted(stream) => stream.read(buffer),
+        }
     }
 }

@@ -14,9 +14,15 @@
 //! | `connect_timeout` | `500ms` | for connecting and logging in |
 //! | `timeout` | `1500ms` | for one call, whatever it takes; has to stay below the host's `limits.call_timeout` |
 //! | `persistent` | `true` | whether the server keeps its data when it is restarted |
+//! | `tls` | `false` | whether connections are encrypted |
+//! | `tls_ca` | – | the authorities to trust, certificates in PEM; left out: those that browsers trust |
+//! | `tls_server_name` | the host of the address | the name that the server's certificate must have |
+//! | `tls_cert` | – | a certificate to show to the server, and those that vouch for it, in PEM |
+//! | `tls_key_env` | – | the environment variable with its private key, in PEM |
+//! | `tls_key` | – | the private key itself, in the configuration |
 //!
 //! The host grants what these name: in `grants.connect` the address of **every** node that may be in charge of keys, replicas
-//! included, as the cluster itself names them (`CLUSTER SLOTS`); in `grants.environment` the variable.
+//! included, as the cluster itself names them (`CLUSTER SLOTS`); in `grants.environment` the variables.
 //!
 //! The user needs, on keys that begin with `key_prefix`: `+hello +info +script|load +evalsha +hmget +hset +hdel +hstrlen
 //! +persist +pexpireat +scan +dbsize +ping +select`, and in a cluster `+cluster|slots +asking`.
@@ -65,6 +71,7 @@ mod scan;
 mod script;
 mod settings;
 mod slot;
+mod tls;
 mod topology;
 
 use memcell_plugin::{

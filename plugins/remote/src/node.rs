@@ -103,14 +103,14 @@ impl Node {
 
     fn connect(&mut self, config: &Config, deadline: Deadline) -> Result<Link, Failure> {
         let deadline = deadline.at_most(config.connect_timeout);
-        let mut connection = Connection::open(&self.address, self.because, deadline)?;
+        let mut connection = Connection::open(&self.address, self.because, config.tls.as_ref(), deadline)?;
         let refused = |error| Failure::Server { address: self.address.clone(), error };
 
         // All at once: connecting takes one round trip more than that of TCP.
         let mut hello = cmd("HELLO");
         hello.arg(2);
         if let Some(password) = &config.password {
-            hello.arg("AUTH").arg(config.username.as_deref().unwrap_or("default")).arg(&password.text);
+            hello.arg("AUTH").arg(config.username.as_deref().unwrap_or("default")).arg(password);
         }
         hello.arg("SETNAME").arg("memcell");
         connection.push_command(&hello)?;

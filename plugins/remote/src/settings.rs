@@ -6,6 +6,7 @@ use std::time::Duration;
 use memcell_plugin::{Error, Result, Settings, required};
 
 use crate::address::Address;
+use crate::tls::Tls;
 
 /// Below the deadline that a host gives a call (`limits.call_timeout`, 2 s unless configured), so that a slow server is told
 /// apart from a hung plugin.
@@ -23,13 +24,14 @@ pub(crate) struct Config {
     pub(crate) addresses: Vec<Address>,
     pub(crate) cluster: ClusterMode,
     pub(crate) username: Option<String>,
-    pub(crate) password: Option<Password>,
+    pub(crate) password: Option<String>,
     pub(crate) database: u32,
     pub(crate) key_prefix: String,
     pub(crate) connect_timeout: Duration,
     /// Of one call of the plugin, however many round trips it takes.
     pub(crate) timeout: Duration,
     pub(crate) persistent: bool,
+    pub(crate) tls: Option<Tls>,
 }
 
 /// Whether the servers form a cluster.
@@ -39,13 +41,6 @@ pub(crate) enum ClusterMode {
     No,
     /// The server is asked.
     Auto,
-}
-
-/// A password, and the setting that it came from.
-#[derive(Clone)]
-pub(crate) struct Password {
-    pub(crate) text: String,
-    pub(crate) setting: &'static str,
 }
 
 impl Config {
@@ -64,25 +59,26 @@ impl Config {
             &[("true", ClusterMode::Yes), ("false", ClusterMode::No), ("auto", ClusterMode::Auto)],
         )?;
         let username = settings.string("username").filter(|name| !name.is_empty());
-        let password = settings.string("password");
-        let password_env = settings.string("password_env");
+        let password = secret(settings, "password", "password_env", &environment)?;
         let database = settings.integer("database", 0..=MAX_DATABASE)?.unwrap_or(0);
         let key_prefix = settings.string("key_prefix").unwrap_or_else(|| DEFAULT_KEY_PREFIX.to_owned());
         let connect_timeout = timeout(settings, "connect_timeout", DEFAULT_CONNECT_TIMEOUT)?;
         let timeout = timeout(settings, "timeout", DEFAULT_TIMEOUT)?;
         let persistent = settings.boolean("persistent")?.unwrap_or(true);
+        let tls = Tls::read(settings, &environment)?;
         settings.finish()?;
 
         let config = Self {
             addresses: Address::parse_list("address", &required("address", addresses)?)?,
             cluster: cluster.unwrap_or(ClusterMode::Auto),
             username,
-            password: choose_password(password, password_env, environment)?,
+            password,
             database: u32::try_from(database).unwrap_or(0),
             key_prefix,
             connect_timeout: connect_timeout.min(timeout),
             timeout,
             persistent,
+            tls,
         };
         config.check()?;
         Ok(config)
@@ -134,24 +130,28 @@ fn timeout(settings: &mut Settings, name: &'static str, default: Duration) -> Re
     Ok(timeout)
 }
 
-fn choose_password(
-    given: Option<String>,
-    variable: Option<String>,
+/// What must not be read by everybody: in the configuration under one name, or in the environment variable that another names.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if it is given twice, or the variable isn't there.
+pub(crate) fn secret(
+    settings: &mut Settings,
+    in_configuration: &'static str,
+    in_environment: &'static str,
     environment: impl Fn(&str) -> Option<String>,
-) -> Result<Option<Password>> {
-    match (given, variable) {
-        (Some(_), Some(_)) => {
-            Err(Error::invalid_argument("only one of the settings \"password\" and \"password_env\" can be given"))
-        }
-        (Some(text), None) => Ok(Some(Password { text, setting: "password" })),
+) -> Result<Option<String>> {
+    match (settings.string(in_configuration), settings.string(in_environment)) {
+        (Some(_), Some(_)) => Err(Error::invalid_argument(format!(
+            "only one of the settings {in_configuration:?} and {in_environment:?} can be given"
+        ))),
+        (given, None) => Ok(given),
         (None, Some(variable)) => match environment(&variable) {
-            Some(text) => Ok(Some(Password { text, setting: "password_env" })),
+            Some(text) => Ok(Some(text)),
             None => Err(Error::invalid_argument(format!(
-                "the setting \"password_env\" names the variable {variable:?}, which is not there: set it for the host, and \
+                "the setting {in_environment:?} names the variable {variable:?}, which is not there: set it for the host, and \
                  list it in grants.environment"
             ))),
         },
-        (None, None) => Ok(None),
     }
 }
 
@@ -196,7 +196,7 @@ mod tests {
             ("persistent", "false"),
         ])
         .unwrap();
-        assert_eq!(config.password.as_ref().map(|password| password.text.as_str()), Some("s3cret"));
+        assert_eq!(config.password.as_deref(), Some("s3cret"));
         assert_eq!(config.connect_timeout, Duration::from_secs(1), "within the timeout of the call");
         assert!(!format!("{config:?}").contains("s3cret"));
     }

@@ -98,14 +98,12 @@ impl Redirect {
             _ => return None,
         };
         let (_, address) = error.details()?.split_once(' ')?;
-        let to = match address.strip_prefix(':') {
-            Some(port) => Address { host: answering.host.clone(), port: port.parse().ok()? },
-            None => {
-                let (host, port) = address.rsplit_once(':')?;
-                Address { host: host.trim_matches(['[', ']']).to_owned(), port: port.parse().ok()? }
-            }
+        let (host, port) = address.rsplit_once(':')?;
+        let host = match host.trim_matches(['[', ']']) {
+            "" => answering.host.clone(),
+            host => host.to_owned(),
         };
-        Some(Self { to, is_ask })
+        Some(Self { to: Address { host, port: port.parse().ok()? }, is_ask })
     }
 }
 

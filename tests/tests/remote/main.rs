@@ -7,6 +7,7 @@ mod cluster;
 mod host;
 mod model;
 mod server;
+mod tls;
 
 use anyhow::{Context, Result, ensure};
 use memcell_plugin::{Condition, Entry, Error, Mark, Outcome, Session, unix_millis};
