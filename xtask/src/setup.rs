@@ -21,9 +21,9 @@ Installs what this repository needs beside Rust, and says what it found. Running
   a MongoDB server           $MEMCELL_MONGOD, or `mongod` on PATH; else a development server that speaks MongoDB's
                              protocol is built, once, into the user's cache (~/.cache/memcell)
   a Redis server             `redis-server` and `redis-cli` on PATH, version 7 or newer; else Debian's packages
-  Debian packages            only if they are missing: redis-server, redis-tools; and if the development server has to be
-                             built: cmake, ninja-build, clang, libclang-dev, pkg-config; as root they are installed,
-                             else you are told how to
+  Debian packages            only if they are missing: clang and llvm (for components), redis-server, redis-tools; and if
+                             the development server has to be built: cmake, ninja-build, libclang-dev, pkg-config; as
+                             root they are installed, else you are told how to
 ";
 
 /// What components are compiled for.
@@ -44,10 +44,15 @@ const BUILD_NEEDS: &[Need] = &[
     Need { package: "libclang-dev", program: None },
 ];
 
+/// What the C parts of components are compiled with: the cryptography of the remote plugin has some.
+const WASM_NEEDS: &[Need] =
+    &[Need { package: "clang", program: Some("clang") }, Need { package: "llvm", program: Some("llvm-ar") }];
+
 /// Runs the command.
 pub(crate) fn command(args: Args) -> Result<()> {
     args.finish()?;
     wasm_target()?;
+    wasm_compiler()?;
     say(&format!("the Rust target {WASM_TARGET} is there"));
     let server = server::ensure()?;
     say(&format!("MongoDB server: {server}"));
@@ -84,6 +89,14 @@ pub(crate) fn wasm_target() -> Result<()> {
         run(Command::new("rustup").current_dir(workspace::root()).args(["target", "add", WASM_TARGET]))
             .with_context(|| format!("run `rustup target add {WASM_TARGET}` yourself and see what it says"))
     })
+}
+
+/// Installs the C compiler for components if it is missing.
+///
+/// # Errors
+/// As [`packages`].
+pub(crate) fn wasm_compiler() -> Result<()> {
+    packages(WASM_NEEDS, "compiling the remote plugin", "or put clang (with the target wasm32) and llvm-ar on PATH")
 }
 
 /// Asks the compiler, so that a Rust without rustup counts as well.

@@ -115,7 +115,7 @@ mod tests {
         Address::parse(text).unwrap()
     }
 
-    fn topology(reply: &str) -> Option<Topology> {
+    fn read(reply: &str) -> Option<Topology> {
         Topology::read(&redis::parse_redis_value(reply.as_bytes()).unwrap(), &address("asked:1"))
     }
 
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn slots_have_owners() {
         let reply = ["*2\r\n", &range(0, 8000, "$1\r\na\r\n", 1), &range(8001, 16383, "$-1\r\n", 2)].concat();
-        let topology = topology(&reply).unwrap();
+        let topology = read(&reply).unwrap();
         assert_eq!(topology.owner("", "foo{bar}"), Some(&address("a:1")), "slot 5061");
         assert_eq!(topology.owner("", "foo"), Some(&address("asked:2")), "slot 12182");
         assert_eq!(topology.masters(), [address("a:1"), address("asked:2")]);
@@ -138,23 +138,23 @@ mod tests {
     #[test]
     fn slots_without_an_owner_are_noticed() {
         let reply = ["*2\r\n", &range(0, 5000, "$1\r\na\r\n", 1), &range(5001, 16383, "$1\r\n?\r\n", 2)].concat();
-        let topology = topology(&reply).unwrap();
+        let topology = read(&reply).unwrap();
         assert_eq!(topology.owner("", "foo"), None);
         assert!(!topology.is_complete());
         assert_eq!(Topology::read(&Value::Nil, &address("asked:1")), None);
-        assert_eq!(super::tests::topology("*1\r\n*1\r\n:1\r\n"), None);
+        assert_eq!(read("*1\r\n*1\r\n:1\r\n"), None);
     }
 
     #[test]
     fn redirects_are_read() {
-        let read = |line: &str| match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap() {
+        let redirect = |line: &str| match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap() {
             Value::ServerError(error) => Redirect::read(&error, &address("asked:1")),
             other => panic!("{other:?}"),
         };
-        assert_eq!(read("MOVED 3999 b:7"), Some(Redirect { to: address("b:7"), is_ask: false }));
-        assert_eq!(read("ASK 3999 :7"), Some(Redirect { to: address("asked:7"), is_ask: true }));
-        assert_eq!(read("ASK 3999 ::1:7"), Some(Redirect { to: address("[::1]:7"), is_ask: true }));
-        assert_eq!(read("MOVED nowhere"), None);
-        assert_eq!(read("ERR 3999 b:7"), None);
+        assert_eq!(redirect("MOVED 3999 b:7"), Some(Redirect { to: address("b:7"), is_ask: false }));
+        assert_eq!(redirect("ASK 3999 :7"), Some(Redirect { to: address("asked:7"), is_ask: true }));
+        assert_eq!(redirect("ASK 3999 ::1:7"), Some(Redirect { to: address("[::1]:7"), is_ask: true }));
+        assert_eq!(redirect("MOVED nowhere"), None);
+        assert_eq!(redirect("ERR 3999 b:7"), None);
     }
 }
