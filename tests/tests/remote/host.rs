@@ -141,9 +141,9 @@ async fn a_server_that_crashes_or_hangs_harms_nobody() -> Result<()> {
     host.settled().await?;
     for crash in [true, false] {
         if crash {
-            server.kill()?
+            server.kill()?;
         } else {
-            server.freeze()?
+            server.freeze()?;
         }
         for n in 0..5 {
             let started = Instant::now();
@@ -154,9 +154,9 @@ async fn a_server_that_crashes_or_hangs_harms_nobody() -> Result<()> {
             assert!(started.elapsed() < PROMPT, "crash {crash}: {:?}", started.elapsed());
         }
         if crash {
-            server.run()?
+            server.run()?;
         } else {
-            server.thaw()?
+            server.thaw()?;
         }
         eventually("the copies are right again", async || {
             host.live().await?;
