@@ -8,6 +8,9 @@ use crate::layout::{HEADER_FIELDS, RECORD_FIELDS};
 use crate::node::Link;
 use crate::script::ScriptCall;
 
+/// More than what a command without values takes, for most keys.
+const COMMAND_BYTES: usize = 256;
+
 /// A command that goes to the server with its key.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Command<'a> {
@@ -56,10 +59,11 @@ impl Command<'_> {
                 if asking {
                     pack_asking(connection)?;
                 }
-                connection.begin(3)?;
-                connection.push(&[b"HSTRLEN"])?;
-                connection.push(key)?;
-                connection.push(&[b"value"])
+                connection.begin(3, COMMAND_BYTES)?;
+                connection.push(&[b"HSTRLEN"]);
+                connection.push(key);
+                connection.push(&[b"value"]);
+                Ok(())
             }
             Self::Script(call) => call.pack(connection, scripts, key_prefix),
         }
@@ -91,14 +95,16 @@ impl Command<'_> {
 }
 
 fn pack_fields(connection: &mut Connection, key: &[&[u8]], fields: [&str; 3]) -> Result<(), Failure> {
-    connection.begin(2 + fields.len())?;
-    connection.push(&[b"HMGET"])?;
-    connection.push(key)?;
-    fields.iter().try_for_each(|field| connection.push(&[field.as_bytes()]))
+    connection.begin(2 + fields.len(), COMMAND_BYTES)?;
+    connection.push(&[b"HMGET"]);
+    connection.push(key);
+    fields.iter().for_each(|field| connection.push(&[field.as_bytes()]));
+    Ok(())
 }
 
 /// Makes the next command pass on a server that is only taking its slot over.
 fn pack_asking(connection: &mut Connection) -> Result<(), Failure> {
-    connection.begin(1)?;
-    connection.push(&[b"ASKING"])
+    connection.begin(1, COMMAND_BYTES)?;
+    connection.push(&[b"ASKING"]);
+    Ok(())
 }

@@ -2,7 +2,13 @@
 //!
 //! Commands are packed and replies parsed as by the `redis` crate's own connection. What differs is that everything on its way
 //! is gathered: each system call of a sandboxed plugin goes through the host.
+//!
+//! And it goes in *windows*: what fits into one write of the host is sent at once, and the next is sent when the last has been
+//! answered. WASI 0.2 has no `TCP_NODELAY` (the standard library's setting of it does nothing there), so the system holds back
+//! the end of a write as long as that of an earlier one is not acknowledged, which a waiting server may do as late as 40 ms
+//! after. Here nothing is ever on its way but one window, whose end is sent without delay. Meanwhile the next one is packed.
 
+use std::collections::VecDeque;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -15,7 +21,7 @@ use crate::failure::Failure;
 use crate::tls::{Tls, TlsStream};
 
 /// What one crossing into the host moves at the most: wasmtime's own bound.
-const BUFFER_BYTES: usize = 64 * 1024;
+pub(crate) const WINDOW_BYTES: usize = 64 * 1024;
 
 /// What the first read after sending asks for. It is mostly made before the answer is there, and the host clears as much memory
 /// as is asked for, for each try.
@@ -28,8 +34,14 @@ const TIMEOUT_STEP: Duration = Duration::from_millis(50);
 pub(crate) struct Connection {
     address: Address,
     input: BufReader<Socket>,
+    /// Whole commands, but for the one that is being packed.
     output: Vec<u8>,
+    packed: usize,
     parser: Parser,
+    /// How many commands were sent whose replies have not been read.
+    unanswered: usize,
+    /// Replies that had to be read before more could be sent.
+    replies: VecDeque<Value>,
 }
 
 impl Connection {
@@ -66,9 +78,12 @@ impl Connection {
                 Ok(socket) => {
                     return Ok(Self {
                         address: address.clone(),
-                        input: BufReader::with_capacity(BUFFER_BYTES, socket),
-                        output: Vec::with_capacity(BUFFER_BYTES),
+                        input: BufReader::with_capacity(WINDOW_BYTES, socket),
+                        output: Vec::with_capacity(WINDOW_BYTES),
+                        packed: 0,
                         parser: Parser::new(),
+                        unanswered: 0,
+                        replies: VecDeque::new(),
                     });
                 }
                 Err(error) => last = error,
@@ -82,56 +97,51 @@ impl Connection {
         self.input.get_mut().deadline = deadline;
     }
 
-    /// Begins a command of `arguments` parts.
+    /// Begins a command of `arguments` parts, which come to about `bytes`.
     ///
     /// # Errors
     /// As [`Connection::flush`].
-    pub(crate) fn begin(&mut self, arguments: usize) -> Result<(), Failure> {
+    pub(crate) fn begin(&mut self, arguments: usize, bytes: usize) -> Result<(), Failure> {
+        if !self.output.is_empty() && self.output.len() + bytes > WINDOW_BYTES {
+            self.flush()?;
+        }
+        self.packed += 1;
+        self.output.reserve(bytes);
         self.output.push(b'*');
         push_number(&mut self.output, arguments);
-        self.drain_if_full()
+        Ok(())
     }
 
-    /// The next part of a command.
-    ///
-    /// # Errors
-    /// As [`Connection::flush`].
-    pub(crate) fn push(&mut self, parts: &[&[u8]]) -> Result<(), Failure> {
+    /// The next argument of a command, in parts.
+    pub(crate) fn push(&mut self, parts: &[&[u8]]) {
         self.output.push(b'$');
         push_number(&mut self.output, parts.iter().map(|part| part.len()).sum());
         for part in parts {
-            if part.len() < BUFFER_BYTES {
-                self.output.extend_from_slice(part);
-                continue;
-            }
-            // As large as the buffer itself: nothing is won by copying it there.
-            self.flush()?;
-            let sent = self.input.get_mut().send(part);
-            sent.map_err(|error| self.failure(error))?;
+            self.output.extend_from_slice(part);
         }
         self.output.extend_from_slice(b"\r\n");
-        self.drain_if_full()
     }
 
     /// A whole command, packed by the `redis` crate.
-    ///
-    /// # Errors
-    /// As [`Connection::flush`].
-    pub(crate) fn push_command(&mut self, command: &Cmd) -> Result<(), Failure> {
+    pub(crate) fn push_command(&mut self, command: &Cmd) {
+        self.packed += 1;
         command.write_packed_command(&mut self.output);
-        self.drain_if_full()
     }
 
     /// Sends what has gathered.
     ///
     /// # Errors
-    /// [`Failure::Lost`], [`Failure::Timeout`].
+    /// [`Failure::Lost`], [`Failure::Timeout`]; [`Failure::Protocol`] if what it waits for is nonsense.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        if self.output.is_empty() {
-            return Ok(());
+        while self.unanswered > 0 {
+            let reply = self.parse()?;
+            self.replies.push_back(reply);
         }
         let sent = self.input.get_mut().send(&self.output);
         self.output.clear();
+        // A command that was larger than that should not cost the instance its memory for good.
+        self.output.shrink_to(WINDOW_BYTES);
+        self.unanswered = std::mem::take(&mut self.packed);
         sent.map_err(|error| self.failure(error))
     }
 
@@ -140,6 +150,14 @@ impl Connection {
     /// # Errors
     /// [`Failure::Lost`], [`Failure::Timeout`], [`Failure::Protocol`].
     pub(crate) fn receive(&mut self) -> Result<Value, Failure> {
+        match self.replies.pop_front() {
+            Some(reply) => Ok(reply),
+            None => self.parse(),
+        }
+    }
+
+    fn parse(&mut self) -> Result<Value, Failure> {
+        self.unanswered = self.unanswered.saturating_sub(1);
         self.parser.parse_value(&mut self.input).map_err(|error| self.failed_to_receive(&error))
     }
 
@@ -148,16 +166,12 @@ impl Connection {
     /// # Errors
     /// As [`Connection::receive`]; [`Failure::Server`] for an error of the server.
     pub(crate) fn call(&mut self, command: &Cmd) -> Result<Value, Failure> {
-        self.push_command(command)?;
+        self.push_command(command);
         self.flush()?;
         match self.receive()? {
             Value::ServerError(error) => Err(Failure::Server { address: self.address.clone(), error }),
             value => Ok(value),
         }
-    }
-
-    fn drain_if_full(&mut self) -> Result<(), Failure> {
-        if self.output.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn failed_to_receive(&self, error: &RedisError) -> Failure {
@@ -242,7 +256,7 @@ impl Socket {
         if timeout != self.timeout {
             let stream = match &self.stream {
                 Stream::Plain(stream) => stream,
-                Stream::Encrypted(stream) => stream.get_ref(),
+                Stream::Encrypted(stream) => &stream.get_ref().stream,
             };
             stream.set_read_timeout(Some(timeout))?;
             stream.set_write_timeout(Some(timeout))?;

@@ -86,10 +86,6 @@ use crate::router::Router;
 use crate::script::ScriptCall;
 use crate::settings::Config;
 
-/// How many writes go into one call of the script, where one server has all keys. More spare the server the work of starting it,
-/// but keep others waiting for longer.
-const WRITES_PER_CALL: usize = 16;
-
 /// See the module documentation.
 pub struct Remote {
     router: Router,
@@ -138,13 +134,12 @@ impl Backend for Remote {
 
     fn apply(&mut self, writes: Vec<Write>, rule: &Rule) -> Result<Vec<Outcome>> {
         let deadline = self.deadline();
-        let per_call = match self.conclude(|router| router.topology(deadline).map(|topology| topology.is_cluster()))? {
-            true => 1,
-            false => WRITES_PER_CALL,
+        let is_cluster = self.conclude(|router| router.topology(deadline).map(|topology| topology.is_cluster()))?;
+        // In a cluster, the keys of one call have to have one slot, which those of different documents never do.
+        let calls: Vec<ScriptCall<'_>> = match is_cluster {
+            true => writes.chunks(1).map(|writes| ScriptCall { writes, rule }).collect(),
+            false => script::calls(&writes, rule),
         };
-        let alike = writes.chunk_by(|one, other| one.record.value.is_some() == other.record.value.is_some());
-        let calls: Vec<ScriptCall<'_>> =
-            alike.flat_map(|alike| alike.chunks(per_call)).map(|writes| ScriptCall { writes, rule }).collect();
         let commands: Vec<Command<'_>> = calls.iter().copied().map(Command::Script).collect();
         let answers = self.conclude(|router| router.execute(&commands, deadline))?;
         let mut outcomes = Vec::with_capacity(writes.len());

@@ -113,13 +113,13 @@ impl Node {
             hello.arg("AUTH").arg(config.username.as_deref().unwrap_or("default")).arg(password);
         }
         hello.arg("SETNAME").arg("memcell");
-        connection.push_command(&hello)?;
+        connection.push_command(&hello);
         if config.database != 0 {
-            connection.push_command(cmd("SELECT").arg(config.database))?;
+            connection.push_command(cmd("SELECT").arg(config.database));
         }
-        connection.push_command(cmd("INFO").arg("server"))?;
+        connection.push_command(cmd("INFO").arg("server"));
         for source in [script::PUT, script::DELETE] {
-            connection.push_command(cmd("SCRIPT").arg("LOAD").arg(source))?;
+            connection.push_command(cmd("SCRIPT").arg("LOAD").arg(source));
         }
         connection.flush()?;
 

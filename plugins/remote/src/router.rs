@@ -122,7 +122,7 @@ impl Router {
         let mut ask = || {
             let link = node.link(&config, deadline)?;
             for command in commands {
-                link.connection.push_command(command)?;
+                link.connection.push_command(command);
             }
             link.connection.flush()?;
             let mut failure = None;

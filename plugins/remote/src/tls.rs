@@ -1,6 +1,6 @@
 //! TLS, inside the sandbox: what the host sees of a connection is encrypted already.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
@@ -14,7 +14,32 @@ use crate::address::Address;
 use crate::settings::secret;
 
 /// A connection that is encrypted.
-pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type TlsStream = StreamOwned<ClientConnection, Gathering>;
+
+/// A stream that sends nothing before it is flushed: a record of TLS is smaller than what one write can take.
+pub(crate) struct Gathering {
+    pub(crate) stream: TcpStream,
+    gathered: Vec<u8>,
+}
+
+impl Read for Gathering {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Gathering {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gathered.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let sent = self.stream.write_all(&self.gathered);
+        self.gathered.clear();
+        sent
+    }
+}
 
 /// How connections are encrypted, and whom to trust.
 #[derive(Clone)]
@@ -70,13 +95,14 @@ impl Tls {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] if it isn't, or doesn't speak TLS; others as the connection itself.
-    pub(crate) fn handshake(&self, address: &Address, mut stream: TcpStream) -> io::Result<TlsStream> {
+    pub(crate) fn handshake(&self, address: &Address, stream: TcpStream) -> io::Result<TlsStream> {
         let invalid = |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
         let name = match &self.server_name {
             Some(name) => name.clone(),
             None => ServerName::try_from(address.host.clone()).map_err(|error| invalid(&error))?,
         };
         let mut connection = ClientConnection::new(Arc::clone(&self.client), name).map_err(|error| invalid(&error))?;
+        let mut stream = Gathering { stream, gathered: Vec::new() };
         while connection.is_handshaking() {
             connection.complete_io(&mut stream)?;
         }

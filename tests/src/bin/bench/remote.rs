@@ -18,8 +18,8 @@ use redis::{Connection, ConnectionLike, IntoConnectionInfo, Pipeline, Value};
 const KEYS: usize = 5000;
 const BATCH: usize = 100;
 const VALUE_BYTES: usize = 2048;
-/// How many writes the plugin puts into one call of its script.
-const WRITES_PER_CALL: usize = 16;
+/// How many writes of this size the plugin puts into one call of its script.
+const WRITES_PER_CALL: usize = 26;
 
 const BATCHES: Plan = Plan { pairs: 24, iterations: 30, warm_up: 50 };
 const SINGLES: Plan = Plan { pairs: 24, iterations: 300, warm_up: 200 };
