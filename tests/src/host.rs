@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use memcell_host::config::{BackendConfig, Config, MongoServer, MongoUri};
+use memcell_host::config::{BackendConfig, Config, Destination, MongoServer, MongoUri};
 use memcell_host::http;
 use memcell_host::metrics::Metrics;
 use memcell_host::mirror::MirrorState;
@@ -73,6 +73,19 @@ pub fn hostile(settings: &[(&str, &str)]) -> Result<BackendConfig> {
     config.limits.open_timeout = Duration::from_secs(5);
     config.limits.memory = 256 << 20;
     config.limits.response = 16 << 20;
+    config.supervision.backoff_min = Duration::from_millis(20);
+    config.supervision.backoff_max = Duration::from_millis(200);
+    Ok(config)
+}
+
+/// The remote plugin under the name `local`, on these servers, which are all it may connect to. It waits as little as
+/// [`hostile`] does.
+pub fn remote(addresses: &[String], settings: &[(&str, &str)]) -> Result<BackendConfig> {
+    let mut config = BackendConfig::new("local", artifacts::plugin("remote")?);
+    config.settings = vec![("address".to_owned(), addresses.join(","))];
+    config.settings.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let granted = addresses.iter().map(|address| Destination::parse(address).map_err(anyhow::Error::msg));
+    config.grants.connect = granted.collect::<Result<_>>()?;
     config.supervision.backoff_min = Duration::from_millis(20);
     config.supervision.backoff_max = Duration::from_millis(200);
     Ok(config)

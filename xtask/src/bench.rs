@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::args::Args;
 use crate::process::{cargo, run, run_last, step};
-use crate::{examples, plugins, setup};
+use crate::{examples, plugins, redis, setup};
 
 pub(crate) const SUMMARY: &str = "measure against the promised ratios";
 pub(crate) const HELP: &str = "\
@@ -19,6 +19,7 @@ machine was too noisy to conclude anything: leave it alone meanwhile.
 pub(crate) fn command(args: Args) -> Result<()> {
     let names = args.rest()?;
     setup::ensure()?;
+    redis::ensure()?;
     let with_examples = names.is_empty() || names.iter().any(|name| "examples".contains(name.as_str()));
     plugins::build(with_examples)?;
     if with_examples {

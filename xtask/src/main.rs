@@ -7,6 +7,7 @@ mod examples;
 mod lint;
 mod plugins;
 mod process;
+mod redis;
 mod server;
 mod setup;
 mod test;

@@ -77,6 +77,7 @@ pub(crate) fn build(guests: bool) -> Result<Vec<PathBuf>> {
     if components.is_empty() {
         return Ok(Vec::new());
     }
+    setup::wasm_compiler()?;
     let mut build = cargo(["build", "--profile", "plugin", "--target", setup::WASM_TARGET])?;
     for component in &components {
         build.args(["-p", &component.package]);

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::args::Args;
 use crate::process::{output, run, say, shown, step};
-use crate::{server, workspace};
+use crate::{redis, server, workspace};
 
 pub(crate) const SUMMARY: &str = "install what building and testing need; does nothing where it is all there";
 pub(crate) const HELP: &str = "\
@@ -20,17 +20,19 @@ Installs what this repository needs beside Rust, and says what it found. Running
   the wasm32-wasip2 target   with rustup
   a MongoDB server           $MEMCELL_MONGOD, or `mongod` on PATH; else a development server that speaks MongoDB's
                              protocol is built, once, into the user's cache (~/.cache/memcell)
-  Debian packages            only if that server has to be built and they are missing: cmake, ninja-build, clang,
-                             libclang-dev, pkg-config; as root they are installed, else you are told how to
+  a Redis server             `redis-server` and `redis-cli` on PATH, version 7 or newer; else Debian's packages
+  Debian packages            only if they are missing: clang and llvm (for components), redis-server, redis-tools; and if
+                             the development server has to be built: cmake, ninja-build, libclang-dev, pkg-config; as
+                             root they are installed, else you are told how to
 ";
 
 /// What components are compiled for.
 pub(crate) const WASM_TARGET: &str = "wasm32-wasip2";
 
 /// A Debian package, and the program on `PATH` that shows that it is there, however it came.
-struct Need {
-    package: &'static str,
-    program: Option<&'static str>,
+pub(crate) struct Need {
+    pub(crate) package: &'static str,
+    pub(crate) program: Option<&'static str>,
 }
 
 /// What the development server's C library is built with.
@@ -42,13 +44,20 @@ const BUILD_NEEDS: &[Need] = &[
     Need { package: "libclang-dev", program: None },
 ];
 
+/// What the C parts of components are compiled with: the cryptography of the remote plugin has some.
+const WASM_NEEDS: &[Need] =
+    &[Need { package: "clang", program: Some("clang") }, Need { package: "llvm", program: Some("llvm-ar") }];
+
 /// Runs the command.
 pub(crate) fn command(args: Args) -> Result<()> {
     args.finish()?;
     wasm_target()?;
+    wasm_compiler()?;
     say(&format!("the Rust target {WASM_TARGET} is there"));
     let server = server::ensure()?;
     say(&format!("MongoDB server: {server}"));
+    let redis = redis::ensure()?;
+    say(&format!("Redis server: {redis}"));
     Ok(())
 }
 
@@ -82,6 +91,14 @@ pub(crate) fn wasm_target() -> Result<()> {
     })
 }
 
+/// Installs the C compiler for components if it is missing.
+///
+/// # Errors
+/// As [`packages`].
+pub(crate) fn wasm_compiler() -> Result<()> {
+    packages(WASM_NEEDS, "compiling the remote plugin", "put clang (with the target wasm32) and llvm-ar on PATH")
+}
+
 /// Asks the compiler, so that a Rust without rustup counts as well.
 fn has_wasm_target() -> bool {
     let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
@@ -94,14 +111,21 @@ fn has_wasm_target() -> bool {
 /// Installs the packages that the development server is built with and that are missing.
 ///
 /// # Errors
-/// If some are missing and this isn't root on a Debian-like system (the text says what to run), or if apt-get fails.
+/// As [`packages`].
 pub(crate) fn build_packages() -> Result<()> {
-    let missing: Vec<&str> = BUILD_NEEDS.iter().filter(|need| !is_there(need)).map(|need| need.package).collect();
+    packages(BUILD_NEEDS, "building the development MongoDB server", "install MongoDB and put `mongod` on PATH")
+}
+
+/// Installs what is missing of `needs`.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn packages(needs: &[Need], what_for: &str, instead: &str) -> Result<()> {
+    let missing: Vec<&str> = needs.iter().filter(|need| !is_there(need)).map(|need| need.package).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let what_for = "building the development MongoDB server";
-    install(&missing, what_for, "install MongoDB and put `mongod` on PATH")
+    install(&missing, what_for, instead)
 }
 
 /// Installs Debian packages.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::args::Args;
 use crate::process::{cargo, failed, run, run_last, say, shown, step};
-use crate::{examples, plugins, setup, workspace};
+use crate::{examples, plugins, redis, setup, workspace};
 
 pub(crate) const SUMMARY: &str = "run all tests, or those whose names contain a word";
 pub(crate) const HELP: &str = "\
@@ -23,6 +23,7 @@ program, and runs the tests of the workspace: with cargo-nextest if it is instal
 pub(crate) fn command(args: Args) -> Result<()> {
     let filters = args.rest()?;
     setup::ensure()?;
+    redis::ensure()?;
     plugins::build(true)?;
     examples::build()?;
     // Cargo only builds a program for the tests of its own package, and the end-to-end tests are another one.

@@ -3,6 +3,7 @@
 //! - `store`: what a backend costs the operations of one client
 //! - `backend`: the in-memory plugin behind its queue, beside a native map
 //! - `examples`: backends in other languages and a plain `wasi:keyvalue` component, beside the in-memory plugin
+//! - `remote`: the remote plugin, beside the `redis` crate called natively
 //! - `import`: the `memcell import` command, beside the driver's bare `insert_many`
 //!
 //! Exits 1 if a target was missed.
@@ -10,6 +11,7 @@
 mod backend;
 mod examples;
 mod import;
+mod remote;
 mod store;
 
 use std::process::ExitCode;
@@ -17,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use memcell_tests::bench::Summary;
 
-const NAMES: [&str; 4] = ["store", "backend", "examples", "import"];
+const NAMES: [&str; 5] = ["store", "backend", "remote", "examples", "import"];
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
@@ -39,6 +41,7 @@ async fn run(name: &str) -> Result<Summary> {
         "store" => store::run().await,
         "backend" => backend::run().await,
         "examples" => examples::run().await,
+        "remote" => remote::run().await,
         "import" => import::run().await,
         other => bail!("there is no benchmark {other}; there are {}", NAMES.join(", ")),
     }

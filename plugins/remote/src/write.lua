@@ -1,0 +1,46 @@
+-- Carries out writes to KEYS in their order, each if its condition allows it, and answers one digit for each: 1 applied, 0 stale.
+--
+-- ARGV[1] condition: newer, not-older or always
+-- ARGV[2] the time of the call, in Unix milliseconds
+-- ARGV[3] what the writes are: put or delete
+-- then, for each key: its stamp (20 decimal digits, so that stamps compare as strings: a Lua number is too small for them),
+-- its expiry (Unix milliseconds, or empty for none), and for a put its value
+local condition, now, put = ARGV[1], tonumber(ARGV[2]), ARGV[3] == 'put'
+local outcomes, at = {}, 4
+for i, key in ipairs(KEYS) do
+  local stamp, expires, value = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  at = at + (put and 3 or 2)
+  local stored = redis.call('HMGET', key, 'stamp', 'expires', 'deleted')
+  local applies = true
+  -- What has expired counts as absent, and so does what this script can't have written.
+  if stored[1] and #stored[1] == 20 and not (stored[2] and tonumber(stored[2]) <= now) then
+    if condition == 'newer' then
+      applies = stamp > stored[1]
+    elseif condition == 'not-older' then
+      applies = stamp >= stored[1]
+    elseif stamp < stored[1] then
+      stamp = stored[1]
+    end
+  end
+  if applies then
+    if put then
+      if stored[3] then redis.call('HDEL', key, 'deleted') end
+    elseif stored[1] and not stored[3] then
+      redis.call('HDEL', key, 'value')
+    end
+    local field, content = put and 'value' or 'deleted', put and value or '1'
+    if expires == '' then
+      redis.call('HSET', key, 'stamp', stamp, field, content)
+      if stored[2] then
+        redis.call('HDEL', key, 'expires')
+        redis.call('PERSIST', key)
+      end
+    else
+      redis.call('HSET', key, 'stamp', stamp, 'expires', expires, field, content)
+      -- The server can't count beyond 2^63, which is some 292 million years away.
+      if #expires < 19 then redis.call('PEXPIREAT', key, expires) else redis.call('PERSIST', key) end
+    end
+  end
+  outcomes[i] = applies and '1' or '0'
+end
+return table.concat(outcomes)
