@@ -30,12 +30,46 @@ pub(super) struct Instance {
     response_limit: u64,
 }
 
+/// What is taken for granted of an instance that has not been opened.
+const UNOPENED: Capabilities = Capabilities {
+    max_key_bytes: u32::MAX,
+    max_value_bytes: u32::MAX,
+    max_batch: u32::MAX,
+    persistent: false,
+    shared: false,
+};
+
 /// What wasmtime made of a call: the guest's answer, or why there is none.
 type Called<T> = wasmtime::Result<Result<T, GuestError>>;
 
 impl Instance {
     /// Instantiates `plugin` and opens it as shard number `shard`, all within `limits.open_timeout`.
     pub(super) async fn open(
+        plugin: &Plugin,
+        config: &BackendConfig,
+        grants: &Grants,
+        shard: u32,
+    ) -> Result<Self, KvError> {
+        let limits = &config.limits;
+        let deadline = limits.open_timeout;
+        let started = Instant::now();
+        let mut instance = Self::start(plugin, config, grants, shard).await?;
+        let Self { store, bindings, .. } = &mut instance;
+        let open = bindings.memcell_kv_lifecycle().call_open(&mut *store, shard, &config.settings);
+        let capabilities = match tokio::time::timeout(deadline.saturating_sub(started.elapsed()), open).await {
+            Err(_) => return Err(KvError::Deadline { function: "open", deadline }),
+            Ok(Err(error)) => return Err(failure(store, "open", limits.memory, limits.response, &error)),
+            Ok(Ok(Err(refusal))) => return Err(KvError::Refused(refusal)),
+            Ok(Ok(Ok(capabilities))) => capabilities,
+        };
+        check_capabilities(&capabilities)?;
+        instance.capabilities = capabilities;
+        Ok(instance)
+    }
+
+    /// Instantiates `plugin` without opening it: nothing but [`Instance::open`], and a trial of what comes of a call that
+    /// comes too early, has a use for that.
+    pub(super) async fn start(
         plugin: &Plugin,
         config: &BackendConfig,
         grants: &Grants,
@@ -61,18 +95,10 @@ impl Instance {
             Ok(Err(error)) => return Err(failure(&mut store, "start", limits.memory, limits.response, &error)),
             Ok(Ok(bindings)) => bindings,
         };
-        let open = bindings.memcell_kv_lifecycle().call_open(&mut store, shard, &config.settings);
-        let capabilities = match tokio::time::timeout(deadline.saturating_sub(started.elapsed()), open).await {
-            Err(_) => return Err(KvError::Deadline { function: "open", deadline }),
-            Ok(Err(error)) => return Err(failure(&mut store, "open", limits.memory, limits.response, &error)),
-            Ok(Ok(Err(refusal))) => return Err(KvError::Refused(refusal)),
-            Ok(Ok(Ok(capabilities))) => capabilities,
-        };
-        check_capabilities(&capabilities)?;
         Ok(Self {
             store,
             bindings,
-            capabilities,
+            capabilities: UNOPENED,
             call_timeout: limits.call_timeout,
             memory_limit: limits.memory,
             response_limit: limits.response,
@@ -157,8 +183,8 @@ impl Instance {
         self.conclude("health", answer)
     }
 
-    /// The orderly end.
-    pub(super) async fn close(mut self) -> Result<(), KvError> {
+    /// The orderly end, after which nothing but dropping it makes sense.
+    pub(super) async fn close(&mut self) -> Result<(), KvError> {
         let call = self.bindings.memcell_kv_lifecycle().call_close(&mut self.store);
         let answer = tokio::time::timeout(self.call_timeout, call).await;
         self.conclude("close", answer)

@@ -13,6 +13,7 @@ mod calls;
 mod engine;
 mod error;
 mod grants;
+mod inspect;
 mod instance;
 mod limits;
 mod names;
@@ -22,6 +23,7 @@ mod queue;
 mod sandbox;
 mod shard;
 mod status;
+mod trial;
 mod write;
 
 pub use backend::{Backend, BackendLoad, shard_of};
@@ -30,6 +32,8 @@ pub use bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome,
 pub use bindings::memcell::kv::types::Error as GuestError;
 pub use engine::Engine;
 pub use error::{GrantError, KvError, LoadError, StartError};
+pub use inspect::{Contract, Inspection, Interface, Want};
 pub use plugin::Plugin;
 pub use status::ShardState;
+pub use trial::{Trial, Trials};
 pub use write::{PendingWrite, Write};
