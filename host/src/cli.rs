@@ -10,6 +10,7 @@ mod get;
 mod import;
 mod logging;
 mod output;
+mod plugin;
 mod progress;
 mod serve;
 mod session;
@@ -20,7 +21,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -89,6 +90,9 @@ enum Command {
     /// Check the configuration, or print an example of one
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Write a plugin, look into one, test it against the contract, measure it
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
 }
 
 /// Carries out a command.
@@ -104,6 +108,11 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Export(args) => export::run(&args, load(&global, false)?, global.json),
         Command::Get(args) => get::run(&args, load(&global, false)?, global.json),
         Command::Config(command) => config::run(&command, &global.config, global.json),
+        Command::Plugin(command) => {
+            let given = global.log.as_deref().filter(|directives| !directives.is_empty());
+            logging::start(LogFormat::Auto, given.unwrap_or(logging::QUIET))?;
+            plugin::run(command, &global.config, global.json)
+        }
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Exit {
     Fine,
     /// 1: there were differences, or (a part of) the work failed.
     Failed,
+    /// 2: the command line makes no sense.
+    Usage,
     /// 64: the configuration is wrong.
     Config,
 }
@@ -30,6 +32,7 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Fine => 0,
             Exit::Failed => 1,
+            Exit::Usage => 2,
             Exit::Config => 64,
         })
     }
@@ -40,6 +43,8 @@ impl From<Exit> for ExitCode {
 pub enum Failure {
     /// The configuration can't be used.
     Config(ConfigError),
+    /// The command line asks for what there isn't; the text says what there is.
+    Usage(String),
     /// The store said no.
     Store(Error),
     /// A file, a stream or a socket did; the text says which, and what was wrong.
@@ -58,6 +63,7 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Config(_) => Exit::Config,
+            Self::Usage(_) => Exit::Usage,
             Self::Store(error) if error.kind() == ErrorKind::Config => Exit::Config,
             Self::Store(_) | Self::Work(_) => Exit::Failed,
             Self::OutputClosed => Exit::Fine,
@@ -73,7 +79,7 @@ impl Failure {
                 tracing::debug!(?error, "the command failed");
                 eprintln!("error: {error}");
             }
-            Self::Work(message) => eprintln!("error: {message}"),
+            Self::Usage(message) | Self::Work(message) => eprintln!("error: {message}"),
             Self::OutputClosed => {}
         }
     }

@@ -217,7 +217,7 @@ impl Calls {
         answer
     }
 
-    pub(super) async fn close(self) -> Result<(), KvError> {
+    pub(super) async fn close(mut self) -> Result<(), KvError> {
         self.instance.close().await
     }
 }

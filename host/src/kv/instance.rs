@@ -30,9 +30,46 @@ pub(super) struct Instance {
     response_limit: u64,
 }
 
+/// What is taken for granted of an instance that has not been opened.
+const UNOPENED: Capabilities = Capabilities {
+    max_key_bytes: u32::MAX,
+    max_value_bytes: u32::MAX,
+    max_batch: u32::MAX,
+    persistent: false,
+    shared: false,
+};
+
 impl Instance {
     /// Instantiates `plugin` and opens it as shard number `shard`, all within `limits.open_timeout`.
     pub(super) async fn open(
+        plugin: &Plugin,
+        config: &BackendConfig,
+        grants: &Grants,
+        shard: u32,
+    ) -> Result<Self, KvError> {
+        let limits = &config.limits;
+        let deadline = limits.open_timeout;
+        let begun = Instant::now();
+        let mut instance = Self::start(plugin, config, grants, shard).await?;
+        let Self { store, guest, .. } = &mut instance;
+        let open = guest.open(store, config, shard);
+        let capabilities = match tokio::time::timeout(deadline.saturating_sub(begun.elapsed()), open).await {
+            Err(_) => return Err(KvError::Deadline { function: "open", deadline }),
+            Ok(Err(Failure::Call(error))) => {
+                return Err(failure(store, "open", limits.memory, limits.response, &error));
+            }
+            Ok(Err(Failure::Refused(refusal))) => return Err(KvError::Refused(refusal)),
+            Ok(Err(Failure::Contract(reason))) => return Err(contract("open", reason)),
+            Ok(Ok(capabilities)) => capabilities,
+        };
+        check_capabilities(&capabilities)?;
+        instance.capabilities = capabilities;
+        Ok(instance)
+    }
+
+    /// Instantiates `plugin` without opening it: nothing but [`Instance::open`], and a trial of what comes of a call that
+    /// comes too early, has a use for that.
+    pub(super) async fn start(
         plugin: &Plugin,
         config: &BackendConfig,
         grants: &Grants,
@@ -53,26 +90,15 @@ impl Instance {
         // What the engine accounts for is the host's copy of an answer, list elements included.
         store.set_hostcall_fuel(usize::try_from(limits.response).unwrap_or(usize::MAX));
         let left = deadline.saturating_sub(begun.elapsed());
-        let mut guest = match tokio::time::timeout(left, plugin.guest.instantiate(&mut store)).await {
+        let guest = match tokio::time::timeout(left, plugin.guest.instantiate(&mut store)).await {
             Err(_) => return Err(KvError::Deadline { function: "start", deadline }),
             Ok(Err(error)) => return Err(failure(&mut store, "start", limits.memory, limits.response, &error)),
             Ok(Ok(guest)) => guest,
         };
-        let open = guest.open(&mut store, config, shard);
-        let capabilities = match tokio::time::timeout(deadline.saturating_sub(begun.elapsed()), open).await {
-            Err(_) => return Err(KvError::Deadline { function: "open", deadline }),
-            Ok(Err(Failure::Call(error))) => {
-                return Err(failure(&mut store, "open", limits.memory, limits.response, &error));
-            }
-            Ok(Err(Failure::Refused(refusal))) => return Err(KvError::Refused(refusal)),
-            Ok(Err(Failure::Contract(reason))) => return Err(contract("open", reason)),
-            Ok(Ok(capabilities)) => capabilities,
-        };
-        check_capabilities(&capabilities)?;
         Ok(Self {
             store,
             guest,
-            capabilities,
+            capabilities: UNOPENED,
             call_timeout: limits.call_timeout,
             memory_limit: limits.memory,
             response_limit: limits.response,
@@ -157,8 +183,8 @@ impl Instance {
         self.conclude("health", answer)
     }
 
-    /// The orderly end.
-    pub(super) async fn close(mut self) -> Result<(), KvError> {
+    /// The orderly end, after which nothing but dropping it makes sense.
+    pub(super) async fn close(&mut self) -> Result<(), KvError> {
         let call = self.guest.close(&mut self.store);
         let answer = tokio::time::timeout(self.call_timeout, call).await;
         self.conclude("close", answer)

@@ -15,6 +15,7 @@ mod engine;
 mod error;
 mod grants;
 mod guest;
+mod inspect;
 mod instance;
 mod keyvalue;
 mod limits;
@@ -25,6 +26,7 @@ mod queue;
 mod sandbox;
 mod shard;
 mod status;
+mod trial;
 mod write;
 
 pub use backend::{Backend, BackendLoad, shard_of};
@@ -33,6 +35,8 @@ pub use bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome,
 pub use bindings::memcell::kv::types::Error as GuestError;
 pub use engine::Engine;
 pub use error::{GrantError, KvError, LoadError, StartError};
+pub use inspect::{Contract, Inspection, Interface, Want};
 pub use plugin::Plugin;
 pub use status::ShardState;
+pub use trial::{Trial, Trials};
 pub use write::{PendingWrite, Write};

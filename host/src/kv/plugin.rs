@@ -175,7 +175,7 @@ fn linker(engine: &Engine) -> Result<Linker<Sandbox>, LoadError> {
     Ok(linker)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String can't fail.
