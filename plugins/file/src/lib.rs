@@ -9,7 +9,7 @@
 //!   - `immediate` (the default): a batch is on the disk (`fdatasync`) when it is answered. `flush` finds nothing left to do.
 //!   - `flush`: a batch is on the disk when the next `flush` is answered, or before. A crash of the host, of its machine or of
 //!     the plugin takes back what came after the last one, whole batches, the latest first; never part of a batch. At most
-//!     about 32 MiB can be lost that way. If the disk fails or is full, the same is lost, and the next `flush` says so.
+//!     about 32 MiB can be lost that way. If the disk fails or is full, the same is lost: the next `flush` says so, and puts are refused until then.
 //! - `cache_size`: how much of the file is kept in the plugin's memory (default `64MiB`). Leave as much again, and room for the
 //!   largest values, within `limits.memory`.
 //! - `check_on_open`: `true` verifies the checksum of every page at each opening, which reads the whole file (default `false`).
@@ -49,8 +49,9 @@ use options::Options;
 use place::{GRANTED, Place};
 use reserve::Reserve;
 
-/// The engine keeps a value in a run of pages whose length is a power of two: this still fits into 64 MiB.
-const MAX_VALUE_BYTES: u32 = 64 * 1024 * 1024 - 64 * 1024;
+/// The engine keeps a value in a run of pages whose length is a power of two: this still fits into 32 MiB. While it finds its
+/// place it is in memory up to four times, beside the cache, which has to fit into the memory that an instance has by default.
+const MAX_VALUE_BYTES: u32 = 32 * 1024 * 1024 - 64 * 1024;
 
 /// See the module documentation.
 pub struct FileStore {
@@ -119,7 +120,7 @@ impl Backend for FileStore {
     fn flush(&mut self) -> Result<()> {
         self.call(Database::flush)?;
         match self.lost.take() {
-            Some(reason) => Err(Error::unavailable(format!("writes since the last flush are lost: {reason}"))),
+            Some(reason) => Err(lost(&reason)),
             None => Ok(()),
         }
     }
@@ -148,9 +149,15 @@ impl FileStore {
         Ok(Self { place, options, reserve, database: Some(database), lost: None })
     }
 
-    /// Makes sure that puts of that many bytes in all don't take the room that deletes need.
+    /// Makes sure that puts of that many bytes in all don't take the room that deletes need, nor hide a loss.
     fn require_room(&mut self, put_bytes: u64) -> Result<()> {
-        if put_bytes == 0 || self.reserve.is_there() {
+        if put_bytes == 0 {
+            return Ok(());
+        }
+        if let Some(reason) = &self.lost {
+            return Err(lost(reason));
+        }
+        if self.reserve.is_there() {
             return Ok(());
         }
         let entries_bytes = self.call(|database| Ok(database.entries_bytes()))?;
@@ -184,6 +191,11 @@ impl FileStore {
         }
         Err(error)
     }
+}
+
+/// What is said by the `flush` after writes that were answered are gone, and by puts until then.
+fn lost(reason: &str) -> Error {
+    Error::unavailable(format!("writes since the last flush are lost: {reason}"))
 }
 
 /// The bytes of key and value of an entry; 0 for a tombstone.
