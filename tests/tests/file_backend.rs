@@ -247,6 +247,12 @@ async fn a_damaged_file_is_reported_and_can_be_moved_away() -> Result<()> {
             other => panic!("{other:?}"),
         }
         noticed += u32::from(!errors.is_empty());
+        eprintln!(
+            "round {round}: {:?}, {} errors, first {:?}",
+            shard.backend.states()[0],
+            errors.len(),
+            errors.first()
+        );
         // Where it can't be lived with, the reason ends up where operators look, and says what to do.
         if !matches!(shard.backend.states()[0], ShardState::Running { .. }) {
             eventually("the reason is clear", async || {

@@ -38,6 +38,7 @@ impl Failure {
     /// What the host is told. `file` is the name of the database file.
     pub(crate) fn told(self, file: &str) -> Error {
         let error = match self {
+            Self::Told(Error::Corrupt(what)) => return damaged(file, &what),
             Self::Told(error) => return error,
             Self::Engine(error) => error,
         };

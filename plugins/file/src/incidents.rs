@@ -1,14 +1,16 @@
 //! What is remembered of crashes, so that a damaged file can't crash one instance after the other.
 //!
 //! The engine verifies what it reads after a crash of the host, not what has been altered behind its back since: that can make
-//! it panic, which ends the instance. The panic leaves a line in a file beside the database. The next instance that finds one
-//! has every page verified before it trusts the database, and one that finds [`MOST`] lines doesn't touch it any more.
+//! it panic, which ends the instance. The panic leaves a line in a file beside the database, and so does damage that is noticed
+//! without one. Whoever opens the database next and finds a line has every page verified before anything is trusted, and
+//! whoever finds [`MOST`] lines doesn't touch it any more.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
 
-/// From how many lines on the database is given up: a panic, a check that was begun because of it, and what became of that.
+/// From how many lines on the database is given up: what happened, a check that was begun because of it, and what became of
+/// that.
 const MOST: usize = 3;
 
 /// How much of a line is kept.
@@ -25,9 +27,9 @@ pub(crate) struct Incidents {
 pub(crate) enum History {
     /// Nothing: the database can be trusted.
     Clean,
-    /// There was a crash: the database has to be verified.
+    /// There was a crash, or damage: the database has to be verified.
     Suspect,
-    /// Verifying it crashed or took too long as well; the first line is why there was a need to.
+    /// Verifying it crashed, took too long, or found damage as well; the first line is why there was a need to.
     Hopeless(String),
 }
 

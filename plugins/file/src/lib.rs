@@ -164,7 +164,7 @@ impl FileStore {
         self.reserve.require(&self.place.database_name(), entries_bytes, put_bytes)
     }
 
-    /// Does something with the database, which is opened again first if the engine has failed since.
+    /// Does something with the database, which is opened again first if the engine has failed or found damage since.
     fn call<R>(&mut self, work: impl FnOnce(&mut Database) -> Result<R, Failure>) -> Result<R> {
         let mut database = match self.database.take() {
             Some(database) => database,
@@ -177,13 +177,16 @@ impl FileStore {
             }
             Err(failure) => failure,
         };
-        let (is_full, is_engine) = (failure.cause() == Cause::Full, matches!(failure, Failure::Engine(_)));
+        let (cause, is_engine) = (failure.cause(), matches!(failure, Failure::Engine(_)));
         let error = failure.told(&self.place.database_name());
-        if !is_engine {
+        if !is_engine && cause != Cause::Damaged {
             self.database = Some(database);
             return Err(error);
         }
-        if is_full {
+        if cause == Cause::Damaged {
+            Incidents::new(self.place.incidents()).add(&error.to_string());
+        }
+        if cause == Cause::Full {
             self.reserve.found_full(database.entries_bytes());
         }
         if database.has_unflushed() {

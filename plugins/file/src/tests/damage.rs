@@ -108,3 +108,28 @@ fn a_crash_without_damage_is_forgotten_after_a_check() {
     assert_eq!(incidents.history(), History::Clean);
     assert_eq!(backend.value("a"), Some(vec![7; 3]));
 }
+
+/// A record that can't be understood ends the trust in the whole file.
+#[test]
+fn a_damaged_record_is_reported_with_what_to_do() {
+    let mut backend = Temporary::new(&[]);
+    backend.put((0..2000).map(|key| entry(key, 1, 500))).unwrap();
+    let (path, directory) = (backend.file(), backend.directory);
+    backend.store.close().unwrap();
+    // The header of some record, which is right before its value.
+    let mut bytes = fs::read(&path).unwrap();
+    let place = bytes.windows(34).position(|window| window[0] == 1 && window[18..] == [7; 16]).unwrap();
+    bytes[place] = 99;
+    fs::write(&path, &bytes).unwrap();
+    let mut store = open(directory.path(), 0).unwrap();
+    let keys: Vec<String> = (0..2000).map(|key: u32| key.to_string()).collect();
+    for attempt in 0..4 {
+        match store.read_many(&keys) {
+            Err(Error::Corrupt(text)) => assert!(text.contains("Move it away"), "{attempt}: {text}"),
+            other => panic!("{attempt}: {other:?}"),
+        }
+        assert!(store.database.is_none());
+    }
+    fs::remove_file(&path).unwrap();
+    assert_eq!(store.read("1"), Ok(None), "a new file is made without a restart");
+}

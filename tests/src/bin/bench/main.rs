@@ -2,11 +2,13 @@
 //!
 //! - `store`: what a backend costs the operations of one client
 //! - `backend`: the in-memory plugin behind its queue, beside a native map
+//! - `file`: the file plugin, beside native `redb`
 //! - `import`: the `memcell import` command, beside the driver's bare `insert_many`
 //!
 //! Exits 1 if a target was missed.
 
 mod backend;
+mod file;
 mod import;
 mod store;
 
@@ -15,7 +17,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use memcell_tests::bench::Summary;
 
-const NAMES: [&str; 3] = ["store", "backend", "import"];
+const NAMES: [&str; 4] = ["store", "backend", "file", "import"];
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
@@ -36,6 +38,7 @@ async fn run(name: &str) -> Result<Summary> {
     match name {
         "store" => store::run().await,
         "backend" => backend::run().await,
+        "file" => file::run().await,
         "import" => import::run().await,
         other => bail!("there is no benchmark {other}; there are {}", NAMES.join(", ")),
     }
