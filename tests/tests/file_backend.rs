@@ -145,8 +145,8 @@ fn in_own_namespace(script: &str) -> Result<()> {
 fn a_full_disk_stops_puts_and_nothing_else() -> Result<()> {
     for durability in ["immediate", "flush"] {
         in_own_namespace(&format!(
-            "mount -t tmpfs -o size=40m tmpfs \"$1\"
-             head -c 16m /dev/zero > \"$1/room\"
+            "mount -t tmpfs -o size=28m tmpfs \"$1\"
+             head -c 8m /dev/zero > \"$1/room\"
              mkdir \"$1/data\"
              \"$0\" full \"$1/data\" \"$1/room\" {durability}"
         ))

@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use memcell_plugin::Error;
 
@@ -16,6 +17,9 @@ use crate::failure::full;
 pub(crate) const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
 
 const BLOCK_BYTES: usize = 64 * 1024;
+
+/// How soon after a vain attempt to make the reserve there is another: each fills the disk for a moment.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// The pages that a put changes besides those of its values, on the way to them and in the bookkeeping. Those of a value may
 /// be twice as large as the value.
@@ -28,13 +32,15 @@ pub(crate) struct Reserve {
     is_there: bool,
     /// Bytes of all entries when the disk was last found full. What is less now is room within the database file.
     full_at_bytes: Option<u64>,
+    /// When it was last tried to make the reserve.
+    tried_at: Option<Instant>,
 }
 
 impl Reserve {
     /// Makes the reserve, unless it is there. Where it can't be made, the first put tries again.
     pub(crate) fn new(path: PathBuf) -> Self {
         let is_there = fs::metadata(&path).is_ok_and(|found| found.len() == RESERVE_BYTES);
-        let mut reserve = Self { path, is_there, full_at_bytes: None };
+        let mut reserve = Self { path, is_there, full_at_bytes: None, tried_at: None };
         let _ = reserve.restore();
         reserve
     }
@@ -63,12 +69,16 @@ impl Reserve {
     /// # Errors
     /// `quota-exceeded` if there is room neither on the disk nor, after deletes, within the database file.
     pub(crate) fn require(&mut self, file: &str, entries_bytes: u64, put_bytes: u64) -> Result<(), Error> {
-        if self.restore().is_ok() {
+        if self.is_there {
             return Ok(());
         }
         let full_at_bytes = *self.full_at_bytes.get_or_insert(entries_bytes);
         let needed = put_bytes.saturating_mul(2).saturating_add(PUT_OVERHEAD_BYTES).saturating_add(RESERVE_BYTES);
         if entries_bytes.saturating_add(needed) <= full_at_bytes {
+            return Ok(());
+        }
+        let is_due = self.tried_at.is_none_or(|tried_at| tried_at.elapsed() >= RETRY_AFTER);
+        if is_due && self.restore().is_ok() {
             return Ok(());
         }
         Err(full(file))
@@ -78,6 +88,7 @@ impl Reserve {
         if self.is_there {
             return Ok(());
         }
+        self.tried_at = Some(Instant::now());
         let result = self.fill();
         self.is_there = result.is_ok();
         match &result {
