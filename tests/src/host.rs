@@ -3,6 +3,7 @@
 //! All of it runs in the test's process, but for the MongoDB server; that one is stopped when the host is dropped, also by a
 //! failing test.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,13 @@ impl Answer {
 /// The in-memory backend under the name `local`.
 pub fn in_memory() -> Result<BackendConfig> {
     Ok(BackendConfig::new("local", artifacts::plugin("in_memory")?))
+}
+
+/// The file backend under the name `local`, granted this directory.
+pub fn file(directory: &Path) -> Result<BackendConfig> {
+    let mut config = BackendConfig::new("local", artifacts::plugin("file")?);
+    config.grants.directory = Some(directory.to_owned());
+    Ok(config)
 }
 
 /// The hostile guest under the name `local`, misbehaving as `settings` say. Its deadlines are short, so that tests are.

@@ -3,12 +3,14 @@
 //! - [`artifacts`]: where the built components are
 //! - [`sample`]: MemCells to work on, the same ones every time
 //! - [`random`]: the generator of repeatable random numbers behind it
+//! - [`file`]: the file backend, and batches to write to it while it is killed
 //! - [`host`]: a whole host for one test
 //! - [`redis`]: Redis servers and clusters for one test
 //! - [`mod@bench`]: comparing two ways of doing the same thing
 
 pub mod artifacts;
 pub mod bench;
+pub mod file;
 pub mod host;
 pub mod random;
 pub mod redis;

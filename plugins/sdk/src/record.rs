@@ -49,19 +49,9 @@ impl Record {
     /// Layout: version (1), flags (1 byte: 1 = tombstone, 2 = expires), stamp (8), expiry in Unix milliseconds or 0 (8), value.
     /// Numbers are big-endian, so that a store's own scripts can compare stamps as strings.
     pub fn encode(&self) -> Vec<u8> {
-        let value = self.value.as_deref();
-        let mut flags = 0;
-        if value.is_none() {
-            flags |= FLAG_TOMBSTONE;
-        }
-        if self.expires_at.is_some() {
-            flags |= FLAG_EXPIRES;
-        }
-        let value = value.unwrap_or_default();
+        let value = self.value.as_deref().unwrap_or_default();
         let mut bytes = Vec::with_capacity(HEADER_BYTES + value.len());
-        bytes.extend_from_slice(&[VERSION, flags]);
-        bytes.extend_from_slice(&self.stamp.to_be_bytes());
-        bytes.extend_from_slice(&self.expires_at.unwrap_or_default().to_be_bytes());
+        bytes.extend_from_slice(&self.header().encode());
         bytes.extend_from_slice(value);
         bytes
     }
@@ -81,6 +71,23 @@ impl Record {
 }
 
 impl Header {
+    /// What [`Record::encode`] puts before the value, for a store that writes the two in place.
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut flags = 0;
+        if self.value_bytes.is_none() {
+            flags |= FLAG_TOMBSTONE;
+        }
+        if self.expires_at.is_some() {
+            flags |= FLAG_EXPIRES;
+        }
+        let mut bytes = [0; HEADER_BYTES];
+        let [version, flag_byte, numbers @ ..] = &mut bytes;
+        (*version, *flag_byte) = (VERSION, flags);
+        let both = u128::from(self.stamp) << 64 | u128::from(self.expires_at.unwrap_or_default());
+        *numbers = both.to_be_bytes();
+        bytes
+    }
+
     /// The header of an encoded record, without touching its value.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //!
 //! - `store`: what a backend costs the operations of one client
 //! - `backend`: the in-memory plugin behind its queue, beside a native map
+//! - `file`: the file plugin, beside native `redb`
 //! - `examples`: backends in other languages and a plain `wasi:keyvalue` component, beside the in-memory plugin
 //! - `remote`: the remote plugin, beside the `redis` crate called natively
 //! - `import`: the `memcell import` command, beside the driver's bare `insert_many`
@@ -9,6 +10,7 @@
 //! Exits 1 if a target was missed.
 
 mod backend;
+mod file;
 mod examples;
 mod import;
 mod remote;
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use memcell_tests::bench::Summary;
 
-const NAMES: [&str; 5] = ["store", "backend", "remote", "examples", "import"];
+const NAMES: [&str; 6] = ["store", "backend", "file", "remote", "examples", "import"];
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
@@ -40,6 +42,7 @@ async fn run(name: &str) -> Result<Summary> {
     match name {
         "store" => store::run().await,
         "backend" => backend::run().await,
+        "file" => file::run().await,
         "examples" => examples::run().await,
         "remote" => remote::run().await,
         "import" => import::run().await,
