@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use memcell_host::config::BackendConfig;
 use memcell_host::conformance::{CASES, Suite, Verdict};
 use memcell_host::kv::{Engine, Plugin, Trials};
+use memcell_tests::redis::{RedisCluster, RedisServer};
 use memcell_tests::{artifacts, host};
 
 /// How one implementation is put to the test.
@@ -42,6 +43,62 @@ fn small() -> Result<Subject> {
     let config = BackendConfig::new("small", artifacts::guest("mutant")?);
     let malformed = vec![("room".to_owned(), "much".to_owned())];
     Ok(Subject { config, malformed, skipped: EPHEMERAL, _held: None })
+}
+
+/// What a backend skips that keeps its entries and is the only one to see them.
+const DURABLE: &[&str] =
+    &["every_instance_starts_empty", "instances_see_each_other", "judging_is_atomic_between_instances"];
+
+/// What a backend skips whose instances all see the same entries.
+const SHARED: &[&str] = &["every_instance_starts_empty", "shards_are_kept_apart"];
+
+fn file() -> Result<Subject> {
+    let directory = tempfile::tempdir()?;
+    let malformed = vec![("durability".to_owned(), "some".to_owned())];
+    let config = host::file(directory.path())?;
+    Ok(Subject { config, malformed, skipped: DURABLE, _held: Some(Box::new(directory)) })
+}
+
+fn remote() -> Result<Subject> {
+    let server = RedisServer::start(&["--appendonly", "yes"])?;
+    let malformed = vec![("database".to_owned(), "first".to_owned())];
+    let config = host::remote(&[server.address()], &[])?;
+    Ok(Subject { config, malformed, skipped: SHARED, _held: Some(Box::new(server)) })
+}
+
+fn remote_cluster() -> Result<Subject> {
+    let cluster = RedisCluster::start(&[])?;
+    let malformed = vec![("cluster".to_owned(), "perhaps".to_owned())];
+    let config = host::remote(&cluster.addresses(), &[])?;
+    Ok(Subject { config, malformed, skipped: SHARED, _held: Some(Box::new(cluster)) })
+}
+
+/// A plain `wasi:keyvalue` component with `batch`, and the host's rules around it.
+fn keyvalue() -> Result<Subject> {
+    let config = BackendConfig::new("keyvalue", artifacts::guest("keyvalue")?);
+    let malformed = vec![("persistent".to_owned(), "perhaps".to_owned())];
+    Ok(Subject { config, malformed, skipped: EPHEMERAL, _held: None })
+}
+
+/// The same of the older draft, without `batch`.
+fn keyvalue_plain() -> Result<Subject> {
+    let config = BackendConfig::new("keyvalue", artifacts::guest("keyvalue_plain")?);
+    let malformed = vec![("persistent".to_owned(), "perhaps".to_owned())];
+    Ok(Subject { config, malformed, skipped: EPHEMERAL, _held: None })
+}
+
+fn example(language: &str) -> Result<Subject> {
+    let config = BackendConfig::new(language, artifacts::example(language)?);
+    let malformed = vec![("max_bytes".to_owned(), "lots".to_owned())];
+    Ok(Subject { config, malformed, skipped: EPHEMERAL, _held: None })
+}
+
+fn python() -> Result<Subject> {
+    example("python")
+}
+
+fn javascript() -> Result<Subject> {
+    example("javascript")
 }
 
 macro_rules! each_case {
@@ -130,6 +187,13 @@ macro_rules! names {
 each_case!(names);
 each_case!(stamp in_memory:);
 each_case!(stamp small:);
+each_case!(stamp file:);
+each_case!(stamp remote:);
+each_case!(stamp remote_cluster:);
+each_case!(stamp keyvalue:);
+each_case!(stamp keyvalue_plain:);
+each_case!(stamp python:);
+each_case!(stamp javascript:);
 
 #[test]
 fn every_case_is_stamped() {

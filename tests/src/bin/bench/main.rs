@@ -10,8 +10,8 @@
 //! Exits 1 if a target was missed.
 
 mod backend;
-mod file;
 mod examples;
+mod file;
 mod import;
 mod remote;
 mod store;
