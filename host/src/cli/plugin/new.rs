@@ -301,7 +301,7 @@ mod tests {
         let guide = fs::read_to_string(repository().join("plugins/README.md")).unwrap();
         let shown = guide.split("```rust\n").nth(1).unwrap().split("```").next().unwrap();
         let (_, text) = files("my-store", None).into_iter().find(|(path, _)| *path == "src/lib.rs").unwrap();
-        let code = text.split("\nuse ").nth(1).unwrap().split("\n#[cfg(test)]").next().unwrap();
+        let code = text.split_once("\nuse ").unwrap().1.split("\n#[cfg(test)]").next().unwrap();
         assert_eq!(shown, format!("use {code}"));
     }
 
