@@ -1,5 +1,6 @@
 //! Every figure that `/metrics` shows, declared once.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -27,6 +28,9 @@ fn operation_buckets() -> Histogram {
 fn call_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.000_002, 2.0, 23))
 }
+
+/// A counter of time.
+type Seconds = Counter<f64, AtomicU64>;
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -100,6 +104,8 @@ pub struct Metrics {
     kv_items: Family<FunctionLabels, Counter>,
     kv_failures: Family<BackendKindLabels, Counter>,
     kv_restarts: Family<BackendLabel, Counter>,
+    kv_refusals: Family<BackendKindLabels, Counter>,
+    kv_cpu: Family<BackendLabel, Seconds>,
 }
 
 impl Metrics {
@@ -187,9 +193,26 @@ impl Metrics {
             kv_items.clone(),
         );
         let kv_failures = Family::default();
-        registry.register("kv_instance_failures", "Instances lost, by reason (kind)", kv_failures.clone());
+        registry.register(
+            "kv_instance_failures",
+            "Instances lost or not to be had, by reason (kind); what a plugin could not be loaded for begins with load_",
+            kv_failures.clone(),
+        );
         let kv_restarts = Family::default();
         registry.register("kv_restarts", "Instances opened to replace a lost one", kv_restarts.clone());
+        let kv_refusals = Family::default();
+        registry.register(
+            "kv_refusals",
+            "What a plugin wanted and was not granted: file, socket, connect, bind, name (kind)",
+            kv_refusals.clone(),
+        );
+        let kv_cpu = Family::default();
+        registry.register_with_unit(
+            "kv_cpu",
+            "Processor time of a backend's threads: its plugin's, and that of encoding and copying for it",
+            Unit::Seconds,
+            kv_cpu.clone(),
+        );
         Self {
             registry,
             operations,
@@ -211,6 +234,8 @@ impl Metrics {
             kv_items,
             kv_failures,
             kv_restarts,
+            kv_refusals,
+            kv_cpu,
         }
     }
 
@@ -241,7 +266,8 @@ impl Metrics {
             (outcome, self.validations.get_or_create_owned(&labels))
         };
         let validations = Outcome::ALL.map(counter);
-        BackendMetrics { all: Arc::clone(self), backend, validations }
+        let kv_cpu = self.kv_cpu.get_or_create_owned(&BackendLabel { backend: Arc::clone(&backend) });
+        BackendMetrics { all: Arc::clone(self), backend, validations, kv_cpu }
     }
 }
 
@@ -258,6 +284,14 @@ pub struct BackendMetrics {
     backend: Arc<str>,
     /// Looked up once: a validated read of many documents counts each of them.
     validations: [(Outcome, Counter); Outcome::ALL.len()],
+    /// Likewise: each turn of a shard adds to it.
+    kv_cpu: Seconds,
+}
+
+impl fmt::Debug for BackendMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendMetrics").field("backend", &self.backend).finish_non_exhaustive()
+    }
 }
 
 impl BackendMetrics {
@@ -278,7 +312,17 @@ impl BackendMetrics {
         self.all.kv_items.get_or_create(&labels).inc_by(items as u64);
     }
 
-    /// An instance was lost.
+    /// The threads of the backend have worked for so long.
+    pub fn kv_cpu(&self, elapsed: Duration) {
+        self.kv_cpu.inc_by(elapsed.as_secs_f64());
+    }
+
+    /// A plugin wanted what it was not granted.
+    pub fn kv_refusal(&self, kind: &'static str) {
+        self.all.kv_refusals.get_or_create(&self.kind(kind)).inc();
+    }
+
+    /// An instance was lost, or could not be had.
     pub fn kv_failure(&self, kind: &'static str) {
         self.all.kv_failures.get_or_create(&self.kind(kind)).inc();
     }
@@ -350,6 +394,8 @@ mod tests {
         metrics.operation("append", "ok", Duration::from_millis(1));
         let backend = metrics.backend("local");
         backend.kv_call("get-many", "ok", 3, Duration::from_micros(5));
+        backend.kv_cpu(Duration::from_millis(1500));
+        backend.kv_refusal("connect");
         backend.state("live", &["loading", "live"]);
         let text = metrics.render();
         for line in [
@@ -357,6 +403,8 @@ mod tests {
             "memcell_kv_items_total{backend=\"local\",function=\"get-many\"} 3",
             "memcell_mirror_state{backend=\"local\",state=\"live\"} 1",
             "memcell_mirror_state{backend=\"local\",state=\"loading\"} 0",
+            "memcell_kv_cpu_seconds_total{backend=\"local\"} 1.5",
+            "memcell_kv_refusals_total{backend=\"local\",kind=\"connect\"} 1",
             "memcell_kv_call_duration_seconds_count{backend=\"local\",function=\"get-many\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

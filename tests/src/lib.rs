@@ -6,12 +6,14 @@
 //! - [`file`]: the file backend, and batches to write to it while it is killed
 //! - [`host`]: a whole host for one test
 //! - [`redis`]: Redis servers and clusters for one test
+//! - [`operations`]: every kind of operation, checked
 //! - [`mod@bench`]: comparing two ways of doing the same thing
 
 pub mod artifacts;
 pub mod bench;
 pub mod file;
 pub mod host;
+pub mod operations;
 pub mod random;
 pub mod redis;
 pub mod sample;

@@ -82,16 +82,24 @@ pub struct LimitsConfig {
     pub memory: u64,
     /// Deadline of one call.
     pub call_timeout: Duration,
-    /// Deadline of instantiation and `open` together.
+    /// Deadline of instantiation and `open` together, for which it is the bound of their processor time as well.
     pub open_timeout: Duration,
+    /// Processor time of one call. Waiting and sleeping use none.
+    pub cpu: Duration,
     /// Bytes that one call may hand back.
     pub response: u64,
     /// Core instances.
     pub instances: usize,
     /// Tables.
     pub tables: usize,
-    /// Elements of each table.
+    /// Elements of all tables together.
     pub table_elements: usize,
+    /// Handles held at a time: open files, sockets, streams, pollables, listings.
+    pub handles: usize,
+    /// Bytes of the component file.
+    pub component: u64,
+    /// How long compiling the component may take.
+    pub compile_timeout: Duration,
 }
 
 /// What happens when calls fail or instances die.
@@ -188,10 +196,14 @@ impl Default for LimitsConfig {
             memory: defaults::MEMORY_BYTES,
             call_timeout: defaults::CALL_TIMEOUT,
             open_timeout: defaults::OPEN_TIMEOUT,
+            cpu: defaults::CPU,
             response: defaults::RESPONSE_BYTES,
             instances: defaults::INSTANCES,
             tables: defaults::TABLES,
             table_elements: defaults::TABLE_ELEMENTS,
+            handles: defaults::HANDLES,
+            component: defaults::COMPONENT_BYTES,
+            compile_timeout: defaults::COMPILE_TIMEOUT,
         }
     }
 }

@@ -69,6 +69,8 @@ pub(super) const MEMORY_BYTES: u64 = 256 * MIB;
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Opening may recover a journal or connect to a cluster.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Half of the deadline: a call that computes that long isn't slow for waiting, and the thread is worth freeing for others.
+pub(super) const CPU: Duration = Duration::from_secs(1);
 /// A full batch of ordinary documents, or four of the largest that MongoDB takes.
 pub(super) const RESPONSE_BYTES: u64 = 64 * MIB;
 /// A component that a current toolchain links holds a handful of core instances and of tables; this is some times that.
@@ -76,6 +78,13 @@ pub(super) const INSTANCES: usize = 16;
 pub(super) const TABLES: usize = 16;
 /// Function tables of large guests (a language runtime) have some tens of thousands of elements.
 pub(super) const TABLE_ELEMENTS: usize = 100_000;
+/// A database file or a connection takes three or four; a cluster of fifty nodes fits. Each may be a file descriptor of the
+/// host, which usually has 1024: a few shards must not be able to use them up.
+pub(super) const HANDLES: usize = 256;
+/// Components that bring a language runtime along have 10 to 50 MiB.
+pub(super) const COMPONENT_BYTES: u64 = 128 * MIB;
+/// The largest such component takes half a minute on a slow machine, once: the result is cached.
+pub(super) const COMPILE_TIMEOUT: Duration = Duration::from_secs(2 * MINUTE);
 
 // [backends.NAME.supervision], per shard
 /// A single hiccup must not open the breaker, a dead store must do so within seconds.

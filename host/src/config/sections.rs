@@ -260,10 +260,16 @@ fn limits(section: &Section<'_>) -> LimitsConfig {
         memory: section.read("memory", defaults::MEMORY_BYTES, bytes(MIB..=4 * GIB)),
         call_timeout: section.read("call_timeout", defaults::CALL_TIMEOUT, duration(TIMEOUT)),
         open_timeout: section.read("open_timeout", defaults::OPEN_TIMEOUT, duration(TIMEOUT)),
+        // The clock that interrupts guests ticks every 10 ms: nothing shorter can be kept.
+        cpu: section.read("cpu", defaults::CPU, duration(10 * MILLISECOND..=HOUR)),
         response: section.read("response", defaults::RESPONSE_BYTES, bytes(64 * KIB..=4 * GIB)),
         instances: section.read("instances", defaults::INSTANCES, integer(1..=1000)),
         tables: section.read("tables", defaults::TABLES, integer(1..=1000)),
         table_elements: section.read("table_elements", defaults::TABLE_ELEMENTS, integer(1..=10_000_000)),
+        // Any component holds its standard streams and its directory.
+        handles: section.read("handles", defaults::HANDLES, integer(16..=100_000)),
+        component: section.read("component", defaults::COMPONENT_BYTES, bytes(64 * KIB..=4 * GIB)),
+        compile_timeout: section.read("compile_timeout", defaults::COMPILE_TIMEOUT, duration(TIMEOUT)),
     };
     section.finish();
     config

@@ -118,10 +118,14 @@ fn every_key_counts() {
         limits.memory = "4GiB"
         limits.call_timeout = "3s"
         limits.open_timeout = "4s"
+        limits.cpu = "10ms"
         limits.response = "64KiB"
         limits.instances = 1
         limits.tables = 2
         limits.table_elements = 3
+        limits.handles = 16
+        limits.component = "4GiB"
+        limits.compile_timeout = "1h"
         [backends.b.grants]
         directory = "data/b"
         read_only = true
@@ -196,10 +200,14 @@ fn every_key_counts() {
             memory: 4 << 30,
             call_timeout: Duration::from_secs(3),
             open_timeout: Duration::from_secs(4),
+            cpu: Duration::from_millis(10),
             response: 64 << 10,
             instances: 1,
             tables: 2,
             table_elements: 3,
+            handles: 16,
+            component: 4 << 30,
+            compile_timeout: Duration::from_secs(3600),
         },
         supervision: SupervisionConfig {
             failures_to_open: 1,
@@ -296,6 +304,16 @@ fn wrong_values_say_what_is_expected() {
     refused("backends.a = { plugin = 'x', ttl = '59s' }", &["backends.a.ttl: must be between 1m and 3650d"]);
     refused("backends.a = { plugin = 'x', settings.list = ['s3cret'] }", &["backends.a.settings.list", "an array;"]);
     refused("backends.a = { plugin = 'x', limit = {} }", &["did you mean limits?"]);
+    refused("backends.a = { plugin = 'x', limits.cpu = '9ms' }", &["limits.cpu: must be between 10ms and 1h"]);
+    refused("backends.a = { plugin = 'x', limits.handles = 15 }", &["limits.handles: must be between 16 and 100000"]);
+    refused(
+        "backends.a = { plugin = 'x', limits.component = '1KiB' }",
+        &["limits.component: must be between 64KiB and 4GiB"],
+    );
+    refused(
+        "backends.a = { plugin = 'x', limits.compile_timeout = '0s' }",
+        &["limits.compile_timeout: must be between 1ms and 1h"],
+    );
     refused("backend.a.plugin = 'x'", &["backend: is no key; did you mean backends?"]);
 }
 

@@ -1,5 +1,6 @@
 //! A backend as the rest of the host sees it: keys go in, and find their shards by themselves.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +20,9 @@ use super::status::{ShardState, ShardStatus};
 use super::write::{PendingWrite, Write};
 use crate::config::BackendConfig;
 use crate::metrics::BackendMetrics;
+
+/// Threads beside its own that a shard may have: for looking up names, and for files that a guest writes to without waiting.
+const MAX_BLOCKING_THREADS: usize = 4;
 
 /// A running backend. Dropping it closes its queues; [`Backend::close`] also waits for what is in them.
 pub struct Backend {
@@ -52,7 +56,7 @@ impl Backend {
     /// # Errors
     /// [`StartError::Grant`] for what is granted and can't be had, [`StartError::Threads`] if the system gives no more threads.
     pub fn start(plugin: &Plugin, config: &Arc<BackendConfig>, metrics: &BackendMetrics) -> Result<Self, StartError> {
-        let grants = Arc::new(Grants::prepare(&config.grants)?);
+        let grants = Arc::new(Grants::prepare(&config.grants)?.counted_in(metrics.clone()));
         let mut backend = Self { shards: Vec::new(), threads: Mutex::default() };
         for number in 0..config.shards {
             let queue = Arc::new(Queue::new(&config.queue));
@@ -65,9 +69,13 @@ impl Backend {
                 queue: Arc::clone(&queue),
                 status: Arc::clone(&status),
                 metrics: metrics.clone(),
+                cpu_counted: Cell::default(),
             };
             backend.shards.push(ShardHandle { queue, status });
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .max_blocking_threads(MAX_BLOCKING_THREADS)
+                .build()?;
             let thread = std::thread::Builder::new()
                 .name(format!("kv-{}-{number}", config.name))
                 .spawn(move || runtime.block_on(shard.run()))?;

@@ -23,6 +23,15 @@ pub enum LoadError {
          or wrap it with `wasm-tools component new`"
     )]
     CoreModule { path: PathBuf },
+    /// More bytes than the operator allows.
+    #[error("{path} is larger than {limit_bytes} bytes; if that is as it should be, raise `limits.component`")]
+    TooLarge { path: PathBuf, limit_bytes: u64 },
+    /// The compiler was not done with it in time.
+    #[error(
+        "{path} was not compiled within {limit:?}; raise `limits.compile_timeout`, or start again once the compiler, \
+         which can't be interrupted, has left its result in the cache"
+    )]
+    CompileTimeout { path: PathBuf, limit: Duration },
     /// Other bytes than the operator approved.
     #[error(
         "{path} has the SHA-256 digest {actual}, but `sha256` expects {expected}; if the change is wanted, update `sha256`"
@@ -48,6 +57,26 @@ pub enum LoadError {
     /// The sandbox itself can't be set up.
     #[error("can't set up the WebAssembly engine: {0}")]
     Engine(String),
+}
+
+impl LoadError {
+    /// A short stable word for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "load_unreadable",
+            Self::NotWasm { .. } => "load_not_wasm",
+            Self::CoreModule { .. } => "load_core_module",
+            Self::TooLarge { .. } => "load_too_large",
+            Self::CompileTimeout { .. } => "load_compile_timeout",
+            Self::Digest { .. } => "load_digest",
+            Self::Invalid { .. } => "load_invalid",
+            Self::MissingExport { .. } => "load_missing_export",
+            Self::WrongVersion { .. } => "load_wrong_version",
+            Self::UnsatisfiedImport { .. } => "load_unsatisfied_import",
+            Self::WrongShape { .. } => "load_wrong_shape",
+            Self::Engine(_) => "load_engine",
+        }
+    }
 }
 
 /// Why what a plugin is granted can't be had.
@@ -110,11 +139,19 @@ pub enum KvError {
     /// The call outlived its deadline and was cut off.
     #[error("the plugin didn't answer {function} within {deadline:?}")]
     Deadline { function: &'static str, deadline: Duration },
+    /// The call used up its processor time.
+    #[error(
+        "the plugin computed for more than {limit:?} in {function}; raise `limits.cpu`, or hand it smaller batches"
+    )]
+    Cpu { function: &'static str, limit: Duration },
     /// The plugin ran into its memory limit.
     #[error(
         "the plugin reached its memory limit of {limit_bytes} bytes in {function}; raise `limits.memory` or store less"
     )]
     Memory { function: &'static str, limit_bytes: u64 },
+    /// The plugin ran into a limit that is a count: `handles`, `instances`, `tables`, `table_elements`.
+    #[error("the plugin reached `limits.{limit}` in {function}; raise it if that many are needed")]
+    Limit { function: &'static str, limit: &'static str },
     /// The plugin's answer is larger than the host takes.
     #[error("the plugin's answer to {function} is larger than {limit_bytes} bytes; raise `limits.response`")]
     ResponseTooLarge { function: &'static str, limit_bytes: u64 },
@@ -139,7 +176,9 @@ impl KvError {
             self,
             Self::Trap { .. }
                 | Self::Deadline { .. }
+                | Self::Cpu { .. }
                 | Self::Memory { .. }
+                | Self::Limit { .. }
                 | Self::ResponseTooLarge { .. }
                 | Self::Contract { .. }
         )
@@ -187,7 +226,9 @@ impl KvError {
             },
             Self::Trap { .. } => "trap",
             Self::Deadline { .. } => "deadline",
+            Self::Cpu { .. } => "cpu",
             Self::Memory { .. } => "memory",
+            Self::Limit { limit, .. } => limit,
             Self::ResponseTooLarge { .. } => "response_too_large",
             Self::Contract { .. } => "contract",
             Self::Down(_) => "down",

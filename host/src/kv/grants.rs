@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{GrantError, KvError};
 use crate::config::{Destination, GrantsConfig};
+use crate::metrics::BackendMetrics;
 
 /// Where the granted directory is, as the guest sees it.
 pub(super) const GUEST_DIRECTORY: &str = "/data";
@@ -17,6 +18,8 @@ pub(super) struct Grants {
     pub(super) directory: Option<Directory>,
     pub(super) environment: Vec<(String, String)>,
     pub(super) log: bool,
+    /// Where refusals of what isn't granted are counted, if anywhere.
+    pub(super) metrics: Option<BackendMetrics>,
     connect: Vec<Destination>,
 }
 
@@ -47,7 +50,12 @@ impl Grants {
             Err(std::env::VarError::NotUnicode(_)) => Err(GrantError::VariableNotUnicode { name: name.clone() }),
         };
         let environment = config.environment.iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Self { directory, environment, log: config.log, connect: config.connect.clone() })
+        Ok(Self { directory, environment, log: config.log, metrics: None, connect: config.connect.clone() })
+    }
+
+    /// Counts what is refused to the instances from now on.
+    pub(super) fn counted_in(self, metrics: BackendMetrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Looks the granted names up. One that can't be found is left out, and said; if none can be found, there is no point in

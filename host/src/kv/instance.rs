@@ -1,23 +1,26 @@
 //! One living instance of a plugin: calls under a deadline, and answers that are checked before anybody believes them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use wasmtime::Store;
+use wasmtime::component::ResourceTableError;
+use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome, Page, Usage};
+use super::cpu::{CpuBudget, CpuExhausted};
 use super::error::{KvError, shown};
 use super::grants::Grants;
 use super::guest::Guest;
 use super::keyvalue::Failure;
+use super::limits::Denied;
 use super::plugin::Plugin;
 use super::sandbox::Sandbox;
-use crate::config::BackendConfig;
+use crate::config::{BackendConfig, LimitsConfig};
 
 /// The fewest bytes a key may be limited to: every key of the host has to fit.
 const MIN_KEY_BYTES: u32 = 256;
 
-/// How many epoch ticks a guest computes before it yields to the timer around its call.
+/// How many epoch ticks a guest computes before its processor time is looked at, and it yields to the timer around its call.
 const EPOCHS_PER_YIELD: u64 = 1;
 
 /// An open instance. After an error that [`KvError::ends_instance`] it must be dropped.
@@ -25,9 +28,7 @@ pub(super) struct Instance {
     store: Store<Sandbox>,
     guest: Guest,
     capabilities: Capabilities,
-    call_timeout: Duration,
-    memory_limit: u64,
-    response_limit: u64,
+    limits: LimitsConfig,
 }
 
 /// What is taken for granted of an instance that has not been opened.
@@ -56,7 +57,7 @@ impl Instance {
         let capabilities = match tokio::time::timeout(deadline.saturating_sub(begun.elapsed()), open).await {
             Err(_) => return Err(KvError::Deadline { function: "open", deadline }),
             Ok(Err(Failure::Call(error))) => {
-                return Err(failure(store, "open", limits.memory, limits.response, &error));
+                return Err(failure(store, "open", limits, &error));
             }
             Ok(Err(Failure::Refused(refusal))) => return Err(KvError::Refused(refusal)),
             Ok(Err(Failure::Contract(reason))) => return Err(contract("open", reason)),
@@ -64,6 +65,7 @@ impl Instance {
         };
         check_capabilities(&capabilities)?;
         instance.capabilities = capabilities;
+        instance.store.data_mut().cpu = CpuBudget::new(limits.cpu);
         Ok(instance)
     }
 
@@ -85,24 +87,20 @@ impl Instance {
         let sandbox = Sandbox::new(config, shard, grants, pins)?;
         let mut store = Store::new(plugin.guest.engine(), sandbox);
         store.limiter(|sandbox| &mut sandbox.limiter);
-        store.epoch_deadline_async_yield_and_update(EPOCHS_PER_YIELD);
+        store.epoch_deadline_callback(|mut store| {
+            store.data_mut().cpu.tick()?;
+            Ok(UpdateDeadline::Yield(EPOCHS_PER_YIELD))
+        });
         store.set_epoch_deadline(EPOCHS_PER_YIELD);
         // What the engine accounts for is the host's copy of an answer, list elements included.
         store.set_hostcall_fuel(usize::try_from(limits.response).unwrap_or(usize::MAX));
         let left = deadline.saturating_sub(begun.elapsed());
         let guest = match tokio::time::timeout(left, plugin.guest.instantiate(&mut store)).await {
             Err(_) => return Err(KvError::Deadline { function: "start", deadline }),
-            Ok(Err(error)) => return Err(failure(&mut store, "start", limits.memory, limits.response, &error)),
+            Ok(Err(error)) => return Err(failure(&mut store, "start", limits, &error)),
             Ok(Ok(guest)) => guest,
         };
-        Ok(Self {
-            store,
-            guest,
-            capabilities: UNOPENED,
-            call_timeout: limits.call_timeout,
-            memory_limit: limits.memory,
-            response_limit: limits.response,
-        })
+        Ok(Self { store, guest, capabilities: UNOPENED, limits: limits.clone() })
     }
 
     /// What it said of itself at `open`.
@@ -118,7 +116,7 @@ impl Instance {
     /// One answer per key, in the order of the keys.
     pub(super) async fn get_many(&mut self, keys: &[String]) -> Result<Vec<Option<Entry>>, KvError> {
         let call = self.guest.get_many(&mut self.store, keys);
-        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
         let found = self.conclude("get-many", answer)?;
         check_length("get-many", keys.len(), found.len())?;
         for (key, entry) in keys.iter().zip(&found) {
@@ -136,7 +134,7 @@ impl Instance {
     /// One outcome per entry, in the order of the entries.
     pub(super) async fn put_many(&mut self, entries: &[Entry], condition: Condition) -> Result<Vec<Outcome>, KvError> {
         let call = self.guest.put_many(&mut self.store, entries, condition);
-        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
         let outcomes = self.conclude("put-many", answer)?;
         check_length("put-many", entries.len(), outcomes.len())?;
         Ok(outcomes)
@@ -145,7 +143,7 @@ impl Instance {
     /// One outcome per mark, in the order of the marks.
     pub(super) async fn delete_many(&mut self, marks: &[Mark], condition: Condition) -> Result<Vec<Outcome>, KvError> {
         let call = self.guest.delete_many(&mut self.store, marks, condition);
-        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
         let outcomes = self.conclude("delete-many", answer)?;
         check_length("delete-many", marks.len(), outcomes.len())?;
         Ok(outcomes)
@@ -154,7 +152,7 @@ impl Instance {
     /// One page of marks.
     pub(super) async fn scan(&mut self, cursor: Option<&str>, limit: u32) -> Result<Page, KvError> {
         let call = self.guest.scan(&mut self.store, cursor, limit);
-        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
         let page = self.conclude("scan", answer)?;
         if page.next.is_some() && page.next.as_deref() == cursor {
             return Err(contract("scan", "the next cursor is the same as the one before".into()));
@@ -165,28 +163,28 @@ impl Instance {
     /// What it holds.
     pub(super) async fn stats(&mut self) -> Result<Usage, KvError> {
         let call = self.guest.stats(&mut self.store);
-        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
         self.conclude("stats", answer)
     }
 
     /// Makes what was answered durable.
     pub(super) async fn flush(&mut self) -> Result<(), KvError> {
         let call = self.guest.flush(&mut self.store);
-        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
         self.conclude("flush", answer)
     }
 
     /// Whether it thinks that it works.
     pub(super) async fn health(&mut self) -> Result<(), KvError> {
         let call = self.guest.health(&mut self.store);
-        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
         self.conclude("health", answer)
     }
 
     /// The orderly end, after which nothing but dropping it makes sense.
     pub(super) async fn close(&mut self) -> Result<(), KvError> {
         let call = self.guest.close(&mut self.store);
-        let answer = tokio::time::timeout(self.call_timeout, call).await;
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
         self.conclude("close", answer)
     }
 
@@ -195,14 +193,13 @@ impl Instance {
         function: &'static str,
         answer: Result<Result<T, Failure>, tokio::time::error::Elapsed>,
     ) -> Result<T, KvError> {
+        self.store.data_mut().cpu.refill();
         match answer {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Refused(error))) => Err(KvError::Refused(error)),
             Ok(Err(Failure::Contract(reason))) => Err(contract(function, reason)),
-            Ok(Err(Failure::Call(error))) => {
-                Err(failure(&mut self.store, function, self.memory_limit, self.response_limit, &error))
-            }
-            Err(_) => Err(KvError::Deadline { function, deadline: self.call_timeout }),
+            Ok(Err(Failure::Call(error))) => Err(failure(&mut self.store, function, &self.limits, &error)),
+            Err(_) => Err(KvError::Deadline { function, deadline: self.limits.call_timeout }),
         }
     }
 }
@@ -211,18 +208,30 @@ impl Instance {
 fn failure(
     store: &mut Store<Sandbox>,
     function: &'static str,
-    memory_limit: u64,
-    response_limit: u64,
+    limits: &LimitsConfig,
     error: &wasmtime::Error,
 ) -> KvError {
     let sandbox = store.data_mut();
-    if sandbox.limiter.take_memory_denied() {
-        return KvError::Memory { function, limit_bytes: memory_limit };
+    if error.is::<CpuExhausted>() {
+        return KvError::Cpu { function, limit: limits.cpu };
     }
+    match sandbox.limiter.take_denied() {
+        Some(Denied::Memory) => return KvError::Memory { function, limit_bytes: limits.memory },
+        Some(Denied::TableElements) => return KvError::Limit { function, limit: "table_elements" },
+        None => {}
+    }
+    if let Some(ResourceTableError::Full) = error.downcast_ref() {
+        return KvError::Limit { function, limit: "handles" };
+    }
+    // The engine has no types for these; a test with a guest that does it covers each text.
     let text = format!("{error:#}");
-    // The engine has no type for this one; its text is covered by a test with a guest that does it.
     if text.contains("fuel allocated for hostcalls has been exhausted") {
-        return KvError::ResponseTooLarge { function, limit_bytes: response_limit };
+        return KvError::ResponseTooLarge { function, limit_bytes: limits.response };
+    }
+    for (what, limit) in [("instance count too high", "instances"), ("table count too high", "tables")] {
+        if text.contains("resource limit exceeded") && text.contains(what) {
+            return KvError::Limit { function, limit };
+        }
     }
     let cause = match error.downcast_ref::<wasmtime::Trap>() {
         Some(trap) => trap.to_string(),

@@ -7,17 +7,24 @@ use crate::config::LimitsConfig;
 /// Memories of one instance: the component's own, and those of the adapters that come with it.
 const MAX_MEMORIES: usize = 16;
 
+/// What was denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    Memory,
+    TableElements,
+}
+
 /// Counts what one instance allocates; a request beyond a limit is denied, and the denial remembered: a guest mostly
-/// answers it with a trap, whose own reason says nothing of memory.
+/// answers it with a trap, whose own reason says nothing of it.
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory_limit: usize,
     memory_used: usize,
-    memory_denied: bool,
     table_elements_limit: usize,
     table_elements_used: usize,
     instances: usize,
     tables: usize,
+    denied: Option<Denied>,
 }
 
 impl Limiter {
@@ -25,11 +32,11 @@ impl Limiter {
         Self {
             memory_limit: usize::try_from(limits.memory).unwrap_or(usize::MAX),
             memory_used: 0,
-            memory_denied: false,
             table_elements_limit: limits.table_elements,
             table_elements_used: 0,
             instances: limits.instances,
             tables: limits.tables,
+            denied: None,
         }
     }
 
@@ -38,9 +45,9 @@ impl Limiter {
         self.memory_used
     }
 
-    /// Whether memory was denied since the last time this was asked.
-    pub(super) fn take_memory_denied(&mut self) -> bool {
-        std::mem::take(&mut self.memory_denied)
+    /// What was denied last, since the last time this was asked.
+    pub(super) fn take_denied(&mut self) -> Option<Denied> {
+        self.denied.take()
     }
 }
 
@@ -51,7 +58,7 @@ impl ResourceLimiter for Limiter {
         if allowed {
             self.memory_used = used;
         } else {
-            self.memory_denied = true;
+            self.denied = Some(Denied::Memory);
         }
         Ok(allowed)
     }
@@ -61,6 +68,8 @@ impl ResourceLimiter for Limiter {
         let allowed = used <= self.table_elements_limit;
         if allowed {
             self.table_elements_used = used;
+        } else {
+            self.denied = Some(Denied::TableElements);
         }
         Ok(allowed)
     }
@@ -92,8 +101,8 @@ mod tests {
         let mut limiter = limiter(100, 10);
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(!limiter.memory_growing(0, 41, None).unwrap());
-        assert!(limiter.take_memory_denied());
-        assert!(!limiter.take_memory_denied());
+        assert_eq!(limiter.take_denied(), Some(Denied::Memory));
+        assert_eq!(limiter.take_denied(), None);
         assert!(limiter.memory_growing(60, 100, None).unwrap());
         assert_eq!(limiter.memory_used(), 100);
     }
@@ -103,6 +112,8 @@ mod tests {
         let mut limiter = limiter(100, 10);
         assert!(limiter.table_growing(0, 8, None).unwrap());
         assert!(!limiter.table_growing(0, 3, None).unwrap());
+        assert_eq!(limiter.take_denied(), Some(Denied::TableElements));
         assert!(limiter.table_growing(8, 10, None).unwrap());
+        assert_eq!(limiter.take_denied(), None);
     }
 }

@@ -8,7 +8,7 @@ use wasmtime::component::{Linker, Resource, ResourceType};
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddress};
 use wasmtime_wasi::p2::{DynPollable, Network, Pollable, subscribe};
 
-use super::sandbox::Sandbox;
+use super::sandbox::{Refused, Sandbox};
 
 /// The interface, in the version that `wasmtime-wasi` puts into a linker: one of the same name takes its place.
 const INTERFACE: &str = "wasi:sockets/ip-name-lookup@0.2.12";
@@ -28,7 +28,6 @@ impl Pollable for Answers {
 
 /// Puts the interface into `linker`, in place of the one that asks the system's resolver.
 pub(super) fn add_to_linker(linker: &mut Linker<Sandbox>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
     let mut interface = linker.instance(INTERFACE)?;
     interface.resource("resolve-address-stream", ResourceType::host::<Answers>(), |mut store, handle| {
         store.data_mut().table().delete(Resource::<Answers>::new_own(handle))?;
@@ -48,7 +47,6 @@ pub(super) fn add_to_linker(linker: &mut Linker<Sandbox>) -> wasmtime::Result<()
          (answers,): (Resource<Answers>,)|
          -> wasmtime::Result<(Resource<DynPollable>,)> { Ok((subscribe(store.data_mut().table(), answers)?,)) },
     )?;
-    linker.allow_shadowing(false);
     Ok(())
 }
 
@@ -66,7 +64,7 @@ fn resolve(
         Err(_) => sandbox.pins().resolve(&name).map(<[IpAddr]>::to_vec),
     };
     let Some(addresses) = found else {
-        sandbox.refused(format_args!("to look up {name:?}"));
+        sandbox.refused(Refused::Name, format_args!("to look up {name:?}"));
         return Ok((Err(ErrorCode::NameUnresolvable),));
     };
     Ok((Ok(sandbox.table().push(Answers(addresses.into_iter()))?),))

@@ -1,6 +1,10 @@
 //! From a file to a component that can be instantiated: every reason why it can't be is found here, before anything runs.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
@@ -10,7 +14,9 @@ use super::engine::Engine;
 use super::error::LoadError;
 use super::guest::GuestPre;
 use super::keyvalue::{self, Draft, KeyValuePre};
-use super::sandbox::Sandbox;
+use super::sandbox::{self, Sandbox};
+use crate::config::{BackendConfig, LimitsConfig};
+use crate::metrics::BackendMetrics;
 
 /// A checked and compiled plugin.
 #[derive(Clone)]
@@ -23,13 +29,39 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Reads, checks and compiles the component at `path`. With a compile cache this takes milliseconds from the second time
-    /// on; without, up to seconds: call it where blocking is allowed.
+    /// Reads, checks and compiles the component at `path`, within the default limits. With a compile cache this takes
+    /// milliseconds from the second time on; without, up to seconds: call it where blocking is allowed.
     ///
     /// # Errors
     /// Each way a file can fail to be a backend has its own [`LoadError`].
     pub fn load(engine: &Engine, path: &Path, expected_sha256: Option<&[u8; 32]>) -> Result<Self, LoadError> {
-        let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_path_buf(), source })?;
+        Self::load_within(engine, path, expected_sha256, &LimitsConfig::default())
+    }
+
+    /// As [`Plugin::load`], as `config` says; what goes wrong is counted among the failures of the backend.
+    ///
+    /// # Errors
+    /// As [`Plugin::load`].
+    pub fn load_for(engine: &Engine, config: &BackendConfig, metrics: &BackendMetrics) -> Result<Self, LoadError> {
+        Self::load_within(engine, &config.plugin, config.sha256.as_ref(), &config.limits)
+            .inspect_err(|error| metrics.kv_failure(error.label()))
+    }
+
+    /// As [`Plugin::load`], within `limits`: no more than `component` bytes of the file are ever read, and the compiler is
+    /// waited for no longer than `compile_timeout`.
+    ///
+    /// The compiler can't be interrupted. One that is too slow goes on, on a thread of its own, until it is done or the
+    /// process ends, and nobody wants its result any more but the cache.
+    ///
+    /// # Errors
+    /// As [`Plugin::load`].
+    pub fn load_within(
+        engine: &Engine,
+        path: &Path,
+        expected_sha256: Option<&[u8; 32]>,
+        limits: &LimitsConfig,
+    ) -> Result<Self, LoadError> {
+        let bytes = read(path, limits.component)?;
         let sha256 = hex(&Sha256::digest(&bytes));
         if let Some(expected) = expected_sha256.map(|digest| hex(digest))
             && expected != sha256
@@ -37,8 +69,7 @@ impl Plugin {
             return Err(LoadError::Digest { path: path.to_path_buf(), expected, actual: sha256 });
         }
         check_is_component(path, &bytes)?;
-        let component = Component::from_binary(&engine.inner, &bytes)
-            .map_err(|error| LoadError::Invalid { path: path.to_path_buf(), reason: format!("{error:#}") })?;
+        let component = compile(engine, path, bytes, limits.compile_timeout)?;
         let component_type = component.component_type();
         let exports: Vec<&str> = component_type.exports(&engine.inner).map(|(name, _)| name).collect();
         let kind = kind(path, &exports)?;
@@ -95,6 +126,42 @@ fn check_is_component(path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
         return Err(LoadError::CoreModule { path: path.to_path_buf() });
     }
     Ok(())
+}
+
+/// What a file has to say, but never more than `limit` bytes of it, whatever its length claims to be.
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
+    let unreadable = |source| LoadError::Unreadable { path: path.to_path_buf(), source };
+    let too_large = || LoadError::TooLarge { path: path.to_path_buf(), limit_bytes: limit };
+    // Asked before it is opened: a named pipe would hold up the one who opens it.
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+    }
+    if metadata.len() > limit {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    let count = file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
+    if count as u64 > limit { Err(too_large()) } else { Ok(bytes) }
+}
+
+fn compile(engine: &Engine, path: &Path, bytes: Vec<u8>, limit: Duration) -> Result<Component, LoadError> {
+    let invalid = |reason: String| LoadError::Invalid { path: path.to_path_buf(), reason };
+    let (done, result) = mpsc::sync_channel(1);
+    let engine = engine.inner.clone();
+    std::thread::Builder::new()
+        .name("kv-compile".into())
+        .spawn(move || {
+            // After the timeout nobody waits for it any more.
+            let _ = done.send(Component::from_binary(&engine, &bytes));
+        })
+        .map_err(|error| LoadError::Engine(error.to_string()))?;
+    match result.recv_timeout(limit) {
+        Ok(compiled) => compiled.map_err(|error| invalid(super::error::shown(&format!("{error:#}")))),
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(LoadError::CompileTimeout { path: path.to_path_buf(), limit }),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err(invalid("the compiler crashed on it".into())),
+    }
 }
 
 /// What a component is a backend by.
@@ -170,8 +237,7 @@ fn check_imports(
 fn linker(engine: &Engine) -> Result<Linker<Sandbox>, LoadError> {
     let mut linker = Linker::new(&engine.inner);
     let failed = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(failed)?;
-    super::names::add_to_linker(&mut linker).map_err(failed)?;
+    sandbox::add_to_linker(&mut linker).map_err(failed)?;
     Ok(linker)
 }
 

@@ -1,12 +1,14 @@
 //! One shard: one instance on one thread, fed from its queue in batches, replaced when it breaks.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::bindings::exports::memcell::kv::store::{Condition, Entry};
 use super::bindings::memcell::kv::types::Error as GuestError;
 use super::breaker::{Breaker, Verdict};
 use super::calls::{self, Calls};
+use super::cpu::thread_cpu_time;
 use super::error::KvError;
 use super::grants::Grants;
 use super::instance::Instance;
@@ -26,6 +28,8 @@ pub(super) struct Shard {
     pub(super) queue: Arc<Queue>,
     pub(super) status: Arc<ShardStatus>,
     pub(super) metrics: BackendMetrics,
+    /// How much of the thread's processor time is in the metrics.
+    pub(super) cpu_counted: Cell<Duration>,
 }
 
 /// Whether an instance is there to be called.
@@ -49,6 +53,7 @@ impl Shard {
         let mut generation = 0;
         let mut phase = self.open(&mut breaker, &mut generation).await;
         loop {
+            self.count_cpu();
             phase = match phase {
                 Phase::Running(calls) => {
                     let Some(taken) = self.queue.take(self.config.queue.batch).await else {
@@ -82,6 +87,11 @@ impl Shard {
         self.status.set_state(ShardState::Closed);
     }
 
+    fn count_cpu(&self) {
+        let now = thread_cpu_time();
+        self.metrics.kv_cpu(now.saturating_sub(self.cpu_counted.replace(now)));
+    }
+
     async fn open(&self, breaker: &mut Breaker, generation: &mut u64) -> Phase {
         let opened = Instance::open(&self.plugin, &self.config, &self.grants, self.number).await;
         match opened {
@@ -103,6 +113,7 @@ impl Shard {
             }
             // A plugin that refuses its settings would refuse them again.
             Err(KvError::Refused(GuestError::InvalidArgument(text) | GuestError::Unsupported(text))) => {
+                self.metrics.kv_failure("refused_settings");
                 let reason = format!("the plugin refuses its settings: {}", super::error::shown(&text));
                 self.give_up(reason)
             }

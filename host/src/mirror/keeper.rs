@@ -55,7 +55,8 @@ async fn leave(mirror: &Inner, place: Place) {
 async fn load(mirror: &Inner, engine: Engine) -> Result<&Backend, String> {
     let config = Arc::clone(&mirror.config);
     // Reading and compiling block for up to seconds.
-    let loading = tokio::task::spawn_blocking(move || Plugin::load(&engine, &config.plugin, config.sha256.as_ref()));
+    let metrics = mirror.metrics.clone();
+    let loading = tokio::task::spawn_blocking(move || Plugin::load_for(&engine, &config, &metrics));
     let plugin: Result<Plugin, LoadError> = loading.await.map_err(|error| error.to_string())?;
     let plugin = plugin.map_err(|error| error.to_string())?;
     let backend = start(mirror, &plugin).await?;

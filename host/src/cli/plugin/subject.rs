@@ -92,7 +92,7 @@ pub(super) fn unconfigured(name: &str, file: PathBuf) -> BackendConfig {
 pub(super) fn load(backend: &BackendConfig) -> Result<Plugin, Failure> {
     let failed = |error: crate::kv::LoadError| Failure::Work(error.to_string());
     let engine = Engine::new(Engine::default_cache_directory()).map_err(failed)?;
-    Plugin::load(&engine, &backend.plugin, backend.sha256.as_ref()).map_err(failed)
+    Plugin::load_within(&engine, &backend.plugin, backend.sha256.as_ref(), &backend.limits).map_err(failed)
 }
 
 fn configured(config: &Path, name: &str) -> Result<BackendConfig, Failure> {

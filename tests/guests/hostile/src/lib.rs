@@ -1,9 +1,11 @@
-//! A backend that misbehaves as its settings say, and is a correct little store otherwise. See `tests/guests/README.md`.
+//! A backend that misbehaves as its settings say, and is a correct little store otherwise; and which, asked for the entry of
+//! a key like `probe connect 127.0.0.1:80`, tries that and answers what came of it. See `tests/guests/README.md`.
 #![cfg(target_family = "wasm")]
 
 mod correct;
 mod misdeeds;
 mod plan;
+mod probes;
 
 use memcell_plugin::guest::bindings::exports::memcell::kv::lifecycle::{Guest as Lifecycle, Limits};
 use memcell_plugin::guest::bindings::exports::memcell::kv::store::{
@@ -11,7 +13,7 @@ use memcell_plugin::guest::bindings::exports::memcell::kv::store::{
 };
 
 use correct::Correct;
-use misdeeds::{deed, twist_entries, twist_outcomes, twist_page};
+use misdeeds::{deed, rig, twist_entries, twist_outcomes, twist_page};
 use plan::{Function, Mode, Plan};
 
 struct Hostile;
@@ -19,8 +21,13 @@ struct Hostile;
 impl Lifecycle for Hostile {
     fn open(shard: u32, settings: Vec<(String, String)>) -> Result<Limits, Error> {
         plan::set(Plan::from_settings(settings)?);
-        act(Function::Open)?;
-        <Correct as Lifecycle>::open(shard, Vec::new())
+        let mode = act(Function::Open)?;
+        let mut limits = <Correct as Lifecycle>::open(shard, Vec::new())?;
+        if matches!(mode, Some((Mode::AbsurdLimits, _))) {
+            limits.max_batch = 0;
+        }
+        rig(mode);
+        Ok(limits)
     }
 
     fn flush() -> Result<(), Error> {
@@ -42,7 +49,9 @@ impl Lifecycle for Hostile {
 impl Store for Hostile {
     fn get_many(keys: Vec<String>) -> Result<Vec<Option<Entry>>, Error> {
         let mode = act(Function::Get)?;
+        let results: Vec<Option<Entry>> = keys.iter().map(|key| probes::answer(key)).collect();
         let answers = <Correct as Store>::get_many(keys)?;
+        let answers = results.into_iter().zip(answers).map(|(result, answer)| result.or(answer)).collect();
         Ok(twist_entries(mode, answers))
     }
 

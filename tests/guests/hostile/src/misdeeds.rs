@@ -1,6 +1,9 @@
 //! What goes wrong, in fact.
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -24,12 +27,86 @@ pub(crate) fn deed(mode: Mode, size: usize) -> Result<(), Error> {
             black_box(recurse(0));
             Ok(())
         }
+        Mode::Descend => {
+            black_box(descend(black_box(0)));
+            Ok(())
+        }
+        Mode::Exit => std::process::exit(0),
+        Mode::Nap => {
+            thread::sleep(Duration::from_millis(300));
+            Ok(())
+        }
+        Mode::Handles => loop {
+            std::mem::forget(wasip2::clocks::monotonic_clock::subscribe_duration(u64::MAX));
+        },
+        Mode::Random => {
+            black_box(wasip2::random::random::get_random_bytes(size as u64));
+            Ok(())
+        }
+        Mode::WideWrite => {
+            let stderr = wasip2::cli::stderr::get_stderr();
+            drop(black_box(stderr.write(&vec![b'x'; size])));
+            Ok(())
+        }
+        Mode::Print => {
+            print_lines(size);
+            Ok(())
+        }
         Mode::Error => Err(Error::Unavailable("unavailable on purpose".to_owned())),
         Mode::Timeout => Err(Error::Timeout),
         Mode::Full => Err(Error::QuotaExceeded("full on purpose".to_owned())),
         Mode::Refuse => Err(Error::InvalidArgument("refused on purpose".to_owned())),
         Mode::GiantError => Err(Error::Other("x".repeat(size))),
         _ => Ok(()),
+    }
+}
+
+/// Lines of 100 bytes, in turn on both streams.
+fn print_lines(bytes: usize) {
+    let line = format!("{}\n", "flood ".repeat(17));
+    for _ in 0..bytes / (2 * line.len()) {
+        // A full or closed stream is the host's affair.
+        drop(std::io::stdout().write_all(line.as_bytes()));
+        drop(std::io::stderr().write_all(line.as_bytes()));
+    }
+}
+
+/// The allocator, which the host calls too, to put the arguments of a call somewhere.
+struct Rigged;
+
+/// What the allocator does: its duty; loop for ever; answer with an address outside of all memory.
+static RIGGED: AtomicU8 = AtomicU8::new(HONEST);
+const HONEST: u8 = 0;
+const LOOPING: u8 = 1;
+const WILD: u8 = 2;
+
+#[global_allocator]
+static ALLOCATOR: Rigged = Rigged;
+
+#[allow(unsafe_code, reason = "an allocator is unsafe by nature")]
+// SAFETY: honest, it is the system's; otherwise, it is this component that pays for it.
+unsafe impl GlobalAlloc for Rigged {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        match RIGGED.load(Ordering::Relaxed) {
+            LOOPING => spin(),
+            WILD => (u32::MAX as usize & !(layout.align() - 1)) as *mut u8,
+            // SAFETY: passed on as it came.
+            _ => unsafe { System.alloc(layout) },
+        }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: passed on as it came.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// Rigs the allocator, if that is the mode: from now on, no call with a list in its arguments arrives.
+pub(crate) fn rig(strike: Strike) {
+    match strike {
+        Some((Mode::LoopInRealloc, _)) => RIGGED.store(LOOPING, Ordering::Relaxed),
+        Some((Mode::WildRealloc, _)) => RIGGED.store(WILD, Ordering::Relaxed),
+        _ => {}
     }
 }
 
@@ -54,6 +131,12 @@ fn recurse(depth: u64) -> u64 {
     recurse(black_box(depth.wrapping_add(1))).wrapping_add(frame.iter().sum())
 }
 
+/// Recurses without using any of its own memory: it is the host's stack that would run out.
+#[inline(never)]
+fn descend(depth: u64) -> u64 {
+    if depth == u64::MAX { depth } else { descend(depth + 1).wrapping_mul(3) ^ depth }
+}
+
 /// Twists what was read.
 pub(crate) fn twist_entries(strike: Strike, mut answers: Vec<Option<Entry>>) -> Vec<Option<Entry>> {
     let Some((mode, size)) = strike else { return answers };
@@ -62,6 +145,11 @@ pub(crate) fn twist_entries(strike: Strike, mut answers: Vec<Option<Entry>>) -> 
         Mode::LongAnswer => answers.push(None),
         Mode::Swapped => answers.reverse(),
         Mode::WrongKey => answers.iter_mut().flatten().for_each(|entry| entry.key.push_str("-foreign")),
+        Mode::DuplicateKey => {
+            if let Some(first) = answers.iter().flatten().next().cloned() {
+                answers.iter_mut().for_each(|answer| *answer = Some(first.clone()));
+            }
+        }
         Mode::GarbageValue => answers.iter_mut().flatten().for_each(|entry| scramble(&mut entry.value)),
         Mode::StaleValue => {
             for entry in answers.iter_mut().flatten() {

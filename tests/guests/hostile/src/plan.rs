@@ -26,6 +26,16 @@ pub(crate) enum Mode {
     Sleep,
     Memory,
     Recurse,
+    Descend,
+    Exit,
+    Nap,
+    Handles,
+    Random,
+    WideWrite,
+    Print,
+    LoopInRealloc,
+    WildRealloc,
+    AbsurdLimits,
     Error,
     Timeout,
     Full,
@@ -35,6 +45,7 @@ pub(crate) enum Mode {
     LongAnswer,
     Swapped,
     WrongKey,
+    DuplicateKey,
     GarbageValue,
     StaleValue,
     GiantAnswer,
@@ -57,12 +68,22 @@ const FUNCTIONS: [(&str, Option<Function>); 10] = [
     ("close", Some(Function::Close)),
 ];
 
-const MODES: [(&str, Mode); 21] = [
+const MODES: [(&str, Mode); 32] = [
     ("trap", Mode::Trap),
     ("loop", Mode::Loop),
     ("sleep", Mode::Sleep),
     ("memory", Mode::Memory),
     ("recurse", Mode::Recurse),
+    ("descend", Mode::Descend),
+    ("exit", Mode::Exit),
+    ("nap", Mode::Nap),
+    ("handles", Mode::Handles),
+    ("random", Mode::Random),
+    ("wide-write", Mode::WideWrite),
+    ("print", Mode::Print),
+    ("loop-in-realloc", Mode::LoopInRealloc),
+    ("wild-realloc", Mode::WildRealloc),
+    ("absurd-limits", Mode::AbsurdLimits),
     ("error", Mode::Error),
     ("timeout", Mode::Timeout),
     ("full", Mode::Full),
@@ -72,6 +93,7 @@ const MODES: [(&str, Mode); 21] = [
     ("long-answer", Mode::LongAnswer),
     ("swapped", Mode::Swapped),
     ("wrong-key", Mode::WrongKey),
+    ("duplicate-key", Mode::DuplicateKey),
     ("garbage-value", Mode::GarbageValue),
     ("stale-value", Mode::StaleValue),
     ("giant-answer", Mode::GiantAnswer),
@@ -84,14 +106,18 @@ const MODES: [(&str, Mode); 21] = [
 impl Mode {
     /// Whether there is a way to do it in `function`.
     fn fits(self, function: Function) -> bool {
-        use Function::{Delete, Get, Put, Scan};
+        use Function::{Delete, Get, Open, Put, Scan};
         match self {
             Self::Trap | Self::Loop | Self::Sleep | Self::Memory | Self::Recurse => true,
+            Self::Descend | Self::Exit | Self::Nap | Self::Handles | Self::Random | Self::WideWrite | Self::Print => {
+                true
+            }
+            Self::LoopInRealloc | Self::WildRealloc | Self::AbsurdLimits => function == Open,
             Self::Error | Self::Timeout | Self::Full | Self::Refuse | Self::GiantError => true,
             Self::ShortAnswer | Self::LongAnswer => matches!(function, Get | Put | Delete),
             Self::Swapped => matches!(function, Get | Put | Delete | Scan),
             Self::WrongKey | Self::GiantAnswer | Self::InvalidUtf8 => matches!(function, Get | Scan),
-            Self::GarbageValue | Self::StaleValue | Self::AliasedAnswer => function == Get,
+            Self::DuplicateKey | Self::GarbageValue | Self::StaleValue | Self::AliasedAnswer => function == Get,
             Self::LostWrite => matches!(function, Put | Delete),
             Self::EndlessScan => function == Scan,
         }
@@ -123,8 +149,9 @@ impl Plan {
         let size = settings.bytes("size")?.unwrap_or(64 << 20);
         settings.finish()?;
         let Some(mode) = mode else { return Ok(None) };
-        // Refusing is what `open` does; nobody should have to say so.
-        let default = (mode == Mode::Refuse).then_some(Some(Function::Open));
+        // What can only be done in `open`, or makes most sense there, needn't be told where.
+        let at_open = matches!(mode, Mode::Refuse | Mode::LoopInRealloc | Mode::WildRealloc | Mode::AbsurdLimits);
+        let default = at_open.then_some(Some(Function::Open));
         let on = required("on", on.or(default))?;
         if let Some(function) = on
             && !mode.fits(function)
