@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use memcell_host::kv::{KvError, Outcome, ShardState};
 use memcell_tests::file::{Batches, LAST, Shard, delete, put};
 use memcell_tests::host::{TestHost, eventually, file};
@@ -172,7 +172,7 @@ async fn a_missing_or_read_only_grant_is_refused_for_good() -> Result<()> {
     config.grants.read_only = true;
     let shard = Shard::start(config)?;
     let state = shard.state(|state| !matches!(state, ShardState::Opening)).await?;
-    let ShardState::Failed { reason } = state else { panic!("{state:?}") };
+    let ShardState::Failed { reason } = state else { bail!("{state:?}") };
     assert!(reason.contains("shard-0.redb") && reason.contains("read_only = false"), "{reason}");
     assert_eq!(fs::read_dir(directory.path())?.count(), 0);
 
@@ -244,7 +244,7 @@ async fn a_damaged_file_is_reported_and_can_be_moved_away() -> Result<()> {
                 );
             }
             ShardState::Down { reason, .. } | ShardState::Failed { reason } => errors.push(reason.clone()),
-            other => panic!("{other:?}"),
+            other => bail!("{other:?}"),
         }
         noticed += u32::from(!errors.is_empty());
         eprintln!(

@@ -248,8 +248,7 @@ fn statistics_are_right_before_anything_is_cleared_away() {
 #[test]
 fn closing_gives_free_space_back() {
     let mut backend = Temporary::new(&[]);
-    let keys = || (0..20).map(|key| entry(key, 1, 1024 * 1024));
-    backend.put(keys()).unwrap();
+    backend.put((0..20).map(|key| entry(key, 1, 1024 * 1024))).unwrap();
     backend.delete((1..20).map(|key| mark(key, 2, Some(u64::MAX)))).unwrap();
     let before = fs::metadata(backend.file()).unwrap().len();
     assert!(before > 20 * 1024 * 1024, "{before}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use memcell_host::config::BackendConfig;
 use memcell_host::kv::{KvError, Outcome};
 use memcell_tests::file::{Shard, delete, put};
@@ -104,7 +104,7 @@ async fn fill(shard: &Shard, values: &mut Values, stamp: u64) -> Result<u64> {
             return Ok(number * 3);
         }
     }
-    anyhow::bail!("{ENDLESS} puts did not fill it")
+    bail!("{ENDLESS} puts did not fill it")
 }
 
 /// Flushes. What was not flushed before may be lost, which has to be said.
