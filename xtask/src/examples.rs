@@ -185,14 +185,18 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         fs::write(&pins, "1.0").unwrap();
         assert!(ensure(&pins, &tools, "a tool", || bail!("no network")).is_err());
-        let mut installs = 0;
+        let installs = std::cell::Cell::new(0);
+        let install = || {
+            installs.set(installs.get() + 1);
+            Ok(())
+        };
         for _ in 0..2 {
-            ensure(&pins, &tools, "a tool", || Ok(installs += 1)).unwrap();
+            ensure(&pins, &tools, "a tool", install).unwrap();
         }
-        assert_eq!(installs, 1);
+        assert_eq!(installs.get(), 1);
         fs::write(&pins, "1.1").unwrap();
-        ensure(&pins, &tools, "a tool", || Ok(installs += 1)).unwrap();
-        assert_eq!(installs, 2);
+        ensure(&pins, &tools, "a tool", install).unwrap();
+        assert_eq!(installs.get(), 2);
         fs::remove_dir_all(folder).unwrap();
     }
 }
