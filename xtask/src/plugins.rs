@@ -1,5 +1,6 @@
 //! `cargo xtask plugins`: compiles the WebAssembly components and puts them where host, tests and examples look for them.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -82,9 +83,22 @@ pub(crate) fn build(guests: bool) -> Result<Vec<PathBuf>> {
     for component in &components {
         build.args(["-p", &component.package]);
     }
+    build.env("CARGO_ENCODED_RUSTFLAGS", rust_flags());
     step("building the WebAssembly components", || run(&mut build))?;
     let built = workspace::target_dir()?.join(setup::WASM_TARGET).join("plugin");
     components.iter().map(|component| publish(component, &built, &workspace::components())).collect()
+}
+
+/// The compiler's flags for components: the user's own, and that no folder of this machine is named in them. A panic tells where
+/// it happened, and the same sources should make the same component everywhere.
+fn rust_flags() -> String {
+    let given = env::var("RUSTFLAGS").unwrap_or_default();
+    let mut flags: Vec<String> = given.split_whitespace().map(str::to_owned).collect();
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| Some(env::home_dir()?.join(".cargo")));
+    flags.extend(cargo_home.map(|home| format!("--remap-path-prefix={}=cargo", home.display())));
+    flags.push(format!("--remap-path-prefix={}=memcell", workspace::root().display()));
+    flags.join("\u{1f}")
 }
 
 /// The plugins of the workspace.

@@ -57,6 +57,12 @@ struct Lanes {
     closed: bool,
 }
 
+impl Lanes {
+    fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.work.is_empty()
+    }
+}
+
 impl Queue {
     pub(super) fn new(config: &QueueConfig) -> Self {
         Self {
@@ -85,9 +91,9 @@ impl Queue {
         }
         lanes.direct_count += 1;
         lanes.direct_bytes += size;
+        let first = lanes.is_empty();
         lanes.work.push_back(Work::Direct(write));
-        drop(lanes);
-        self.arrived.notify_one();
+        self.announce(lanes, first);
         Ok(())
     }
 
@@ -97,9 +103,9 @@ impl Queue {
         if lanes.closed {
             return Err(KvError::Closed);
         }
+        let first = lanes.is_empty();
         lanes.work.push_back(work);
-        drop(lanes);
-        self.arrived.notify_one();
+        self.announce(lanes, first);
         Ok(())
     }
 
@@ -111,10 +117,18 @@ impl Queue {
         if lanes.requests.len() >= MAX_WAITING_READS {
             return Err(KvError::QueueFull);
         }
+        let first = lanes.is_empty();
         lanes.requests.push_back(request);
-        drop(lanes);
-        self.arrived.notify_one();
+        self.announce(lanes, first);
         Ok(())
+    }
+
+    /// Wakes whoever takes, who only sleeps over empty lanes.
+    fn announce(&self, lanes: MutexGuard<'_, Lanes>, first: bool) {
+        drop(lanes);
+        if first {
+            self.arrived.notify_one();
+        }
     }
 
     /// Waits for something to do, and takes all requests and up to `most` pieces of work. `None`: closed and empty.
@@ -125,7 +139,7 @@ impl Queue {
             let arrived = self.arrived.notified();
             {
                 let mut lanes = self.lanes();
-                if !lanes.requests.is_empty() || !lanes.work.is_empty() {
+                if !lanes.is_empty() {
                     let count = most.min(lanes.work.len());
                     let requests = lanes.requests.drain(..).collect();
                     let work: Vec<Work> = lanes.work.drain(..count).collect();
