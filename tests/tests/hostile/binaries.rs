@@ -63,7 +63,7 @@ refused! {
         => "table_elements", "reached `limits.table_elements` in start";
     more_memory_than_allowed: |bytes| bytes, |config| config.limits.memory = 1 << 16
         => "memory", "reached its memory limit of 65536 bytes in start";
-    slow_to_compile: |bytes| never_compiled_before(bytes),
+    slow_to_compile: never_compiled_before,
         |config| config.limits.compile_timeout = Duration::from_millis(5)
         => "load_compile_timeout", "was not compiled within 5ms";
 }
