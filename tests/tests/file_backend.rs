@@ -1,10 +1,5 @@
 //! The file backend: killed at any moment, without room, without leave to write, with a damaged file, and within a whole host.
 
-#![expect(
-    clippy::indexing_slicing,
-    reason = "indexing a JSON value answers null for what it lacks, and tests may panic"
-)]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -45,10 +45,9 @@ pub(super) async fn keep(mirror: Arc<Inner>, engine: Engine) {
 /// The last checkpoint of a backend that keeps its data: what comes after it is read again at the next start.
 async fn leave(mirror: &Inner, place: Place) {
     let (Some(backend), Some(position)) = (mirror.backend.get(), place.position) else { return };
-    if mirror.keeps_data() && mirror.is_complete() && place.generations == generations(&backend.states()) {
-        if let Err(error) = tail::write_checkpoint(mirror, backend, &position).await {
-            tracing::warn!(backend = %mirror.config.name, %error, "the last checkpoint could not be written");
-        }
+    let is_current = mirror.keeps_data() && mirror.is_complete() && place.generations == generations(&backend.states());
+    if is_current && let Err(error) = tail::write_checkpoint(mirror, backend, &position).await {
+        tracing::warn!(backend = %mirror.config.name, %error, "the last checkpoint could not be written");
     }
 }
 
