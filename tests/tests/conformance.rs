@@ -205,6 +205,7 @@ fn check(name: &str, subject: Subject) -> Result<()> {
     let Subject { mut config, malformed, skipped, _held } = subject;
     // What is tested is whether it is right, also on a busy machine.
     config.limits.call_timeout = host::PATIENCE;
+    config.limits.cpu = config.limits.call_timeout;
     let case = CASES.iter().find(|case| case.name == name).context("there is no such case")?;
     let engine = Engine::new(Engine::default_cache_directory())?;
     let plugin = Plugin::load(&engine, &config.plugin, config.sha256.as_ref())?;

@@ -17,6 +17,7 @@ fn config(language: &str, settings: &[(&str, &str)]) -> Result<BackendConfig> {
     let mut config = BackendConfig::new("local", artifacts::example(language)?);
     config.settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     config.limits.call_timeout = Duration::from_secs(10);
+    config.limits.cpu = config.limits.call_timeout;
     Ok(config)
 }
 

@@ -299,6 +299,7 @@ async fn large_values_and_batches_fit_or_are_refused_cleanly() -> Result<()> {
     let directory = TempDir::new()?;
     let mut config = file(directory.path())?;
     config.limits.call_timeout = Duration::from_secs(20);
+    config.limits.cpu = config.limits.call_timeout;
     let shard = Shard::open(config).await?;
     let megabyte = vec![6; 1024 * 1024];
     let keys: Vec<String> = (0..64).map(|n| format!("{n:02}")).collect();

@@ -302,6 +302,7 @@ async fn more_than_an_answer_holds_is_read_in_parts() -> Result<()> {
     for mut config in both()? {
         config.limits.response = 4 << 20;
         config.limits.call_timeout = Duration::from_secs(20);
+        config.limits.cpu = config.limits.call_timeout;
         let backend = open(config).await?;
         let keys: Vec<String> = (0..16).map(|n| format!("key {n}")).collect();
         for key in &keys {

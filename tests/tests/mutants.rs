@@ -242,6 +242,7 @@ fn check_mode(mode: &str, expected: &[&str], are_all: bool) -> Result<()> {
 /// The cases that fail, and how.
 fn caught(mut config: BackendConfig) -> Result<BTreeMap<&'static str, Failure>> {
     config.limits.call_timeout = PATIENCE;
+    config.limits.cpu = config.limits.call_timeout;
     let plugin = Plugin::load(&Engine::new(Engine::default_cache_directory())?, &config.plugin, None)?;
     let malformed = vec![("room".to_owned(), "much".to_owned())];
     let suite = Suite::new(Trials::new(plugin, config)?).malformed(malformed).seed(SEED);

@@ -54,8 +54,8 @@ impl Checkpoint {
         }
     }
 
-    /// Writes the record to all shards, and returns once it is durable.
-    pub(super) async fn write(&self, backend: &Backend, stamp: u64) -> Result<(), KvError> {
+    /// Writes the record to all shards, and returns once it is durable. Answers the bytes of its key and value.
+    pub(super) async fn write(&self, backend: &Backend, stamp: u64) -> Result<usize, KvError> {
         let value = serde_json::to_vec(self).map_err(|error| KvError::Down(error.to_string()))?;
         for shard in 0..backend.shard_count() {
             let entry = Entry { key: KEY.to_owned(), stamp, expires_at: None, value: value.clone() };
@@ -63,7 +63,8 @@ impl Checkpoint {
                 end?;
             }
         }
-        backend.flush().await
+        backend.flush().await?;
+        Ok(KEY.len() + value.len())
     }
 
     /// Whether all shards still have a record: one that doesn't has lost everything else, too.
@@ -76,21 +77,24 @@ impl Checkpoint {
         Ok(true)
     }
 
-    /// Reads the records of all shards, and decides what they mean for a mirror of `collection`. The least advanced counts.
-    pub(super) async fn read(backend: &Backend, collection: &str) -> Result<Found, KvError> {
+    /// Reads the records of all shards, and decides what they mean for a mirror of `collection`. The least advanced counts. Also
+    /// answers the bytes of the key and value of one record, if there is any.
+    pub(super) async fn read(backend: &Backend, collection: &str) -> Result<(Found, usize), KvError> {
         let mut oldest: Option<Self> = None;
         let mut any_missing = false;
+        let mut bytes = 0;
         for shard in 0..backend.shard_count() {
             let Some(entry) = backend.get_from(shard, KEY).await? else {
                 any_missing = true;
                 continue;
             };
+            bytes = KEY.len() + entry.value.len();
             let record = match Self::parse(&entry.value) {
                 Ok(record) => record,
-                Err(reason) => return Ok(Found::Mismatch(reason)),
+                Err(reason) => return Ok((Found::Mismatch(reason), bytes)),
             };
             if let Some(reason) = record.mismatch(backend.shard_count(), collection) {
-                return Ok(Found::Mismatch(reason));
+                return Ok((Found::Mismatch(reason), bytes));
             }
             let older = |oldest: &Self| {
                 oldest.position.is_some() && (record.position.is_none() || record.at_millis < oldest.at_millis)
@@ -100,11 +104,12 @@ impl Checkpoint {
             }
         }
         if any_missing {
-            return Ok(Found::Nothing);
+            return Ok((Found::Nothing, bytes));
         }
         let position = oldest.and_then(|record| record.position);
         // A position that can't be read is as good as none: the backend is filled again.
-        Ok(position.and_then(|text| Position::from_text(&text).ok()).map_or(Found::Unfilled, Found::Position))
+        let position = position.and_then(|text| Position::from_text(&text).ok());
+        Ok((position.map_or(Found::Unfilled, Found::Position), bytes))
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {

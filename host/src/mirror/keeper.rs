@@ -245,7 +245,9 @@ async fn resume(
     place: &mut Place,
 ) -> Result<(), SessionError> {
     let collection = mirror.repository.namespace();
-    match Checkpoint::read(backend, &collection).await? {
+    let (found, bytes) = Checkpoint::read(backend, &collection).await?;
+    mirror.checkpoint_holds(bytes);
+    match found {
         Found::Mismatch(reason) => return Err(SessionError::Mismatch(reason)),
         // The same instances as before, and the same store under them: the mirror knows better.
         Found::Position(_) | Found::Unfilled if place.generations == generations => {}
@@ -267,7 +269,8 @@ async fn resume(
         }
         Found::Nothing => {
             // Said before anything else is written: whose the store is, and over how many shards.
-            Checkpoint::new(backend.shard_count(), &collection, None).write(backend, mirror.clock.now()).await?;
+            let record = Checkpoint::new(backend.shard_count(), &collection, None);
+            mirror.checkpoint_holds(record.write(backend, mirror.clock.now()).await?);
             mirror.must_be_filled();
             place.position = None;
         }

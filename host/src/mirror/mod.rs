@@ -68,6 +68,8 @@ struct Inner {
     sweep_due: AtomicBool,
     /// Whether the backend holds a checkpoint of this mirror.
     has_checkpoint: AtomicBool,
+    /// What its record takes in each shard; 0: there is none.
+    checkpoint_bytes: AtomicU64,
     state: watch::Sender<MirrorState>,
     pending: Pending,
     progress: Progress,
@@ -112,6 +114,7 @@ impl Mirror {
             accepts: AtomicBool::new(false),
             sweep_due: AtomicBool::new(false),
             has_checkpoint: AtomicBool::new(false),
+            checkpoint_bytes: AtomicU64::new(0),
             pending: Pending::default(),
             progress: Progress::default(),
             repairs: Repairs::default(),
@@ -221,7 +224,8 @@ impl Mirror {
         let backend = self.inner.backend.get();
         let usage = match backend {
             Some(backend) if self.inner.running() => {
-                tokio::time::timeout(budget, backend.stats()).await.ok().and_then(Result::ok)
+                let usage = tokio::time::timeout(budget, backend.stats()).await.ok().and_then(Result::ok);
+                usage.map(|usage| self.inner.without_checkpoint(backend, usage))
             }
             _ => None,
         };
@@ -348,6 +352,24 @@ impl Inner {
 
     fn has_checkpoint(&self) -> bool {
         self.has_checkpoint.load(Ordering::Acquire)
+    }
+
+    fn checkpoint_holds(&self, bytes: usize) {
+        self.checkpoint_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What the backend holds of documents.
+    fn without_checkpoint(&self, backend: &Backend, usage: Usage) -> Usage {
+        let bytes = self.checkpoint_bytes.load(Ordering::Relaxed);
+        let records = match bytes {
+            0 => 0,
+            _ if self.is_shared() => 1,
+            _ => u64::from(backend.shard_count()),
+        };
+        Usage {
+            entries: usage.entries.saturating_sub(records),
+            bytes: usage.bytes.saturating_sub(records.saturating_mul(bytes)),
+        }
     }
 
     fn checkpoint_written(&self) {

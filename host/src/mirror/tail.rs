@@ -198,7 +198,7 @@ pub(super) async fn write_checkpoint(mirror: &Inner, backend: &Backend, position
     let text = position.to_text().map_err(RefillError::Mongo)?;
     backend.flush().await.map_err(TailError::Flush)?;
     let record = Checkpoint::new(backend.shard_count(), &mirror.repository.namespace(), Some(text));
-    record.write(backend, mirror.clock.now()).await.map_err(TailError::Flush)?;
+    mirror.checkpoint_holds(record.write(backend, mirror.clock.now()).await.map_err(TailError::Flush)?);
     mirror.checkpoint_written();
     Ok(())
 }

@@ -82,6 +82,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) fn unconfigured(name: &str, file: PathBuf) -> BackendConfig {
     let mut backend = BackendConfig::new(name, file);
     backend.limits.call_timeout = CALL_TIMEOUT;
+    backend.limits.cpu = backend.limits.call_timeout;
     backend
 }
 

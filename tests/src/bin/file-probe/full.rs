@@ -23,6 +23,7 @@ pub(crate) async fn run(directory: &Path, room: &Path, durability: &str) -> Resu
     config.settings = vec![("durability".into(), durability.into())];
     // How fast a machine is that does other things as well is not the question here.
     config.limits.call_timeout = Duration::from_secs(20);
+    config.limits.cpu = config.limits.call_timeout;
     let shard = Shard::open(config.clone()).await?;
     let mut values = Values::new();
     let written = fill(&shard, &mut values, 1).await.context("the first time")?;
