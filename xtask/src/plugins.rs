@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn an_unchanged_file_is_not_touched() {
-        let folder = std::env::temp_dir().join(format!("xtask-publish-{}", std::process::id()));
+        let folder = env::temp_dir().join(format!("xtask-publish-{}", std::process::id()));
         let built = folder.join("built");
         fs::create_dir_all(&built).unwrap();
         fs::write(built.join("memcell_a.wasm"), b"one").unwrap();
