@@ -1,12 +1,28 @@
 //! Where the tail gets its events from: a task that reads ahead, and stops when nobody takes.
+//!
+//! A server answers a request for changes as soon as there is one. Asked again at once, it would be asked once for every write,
+//! and the tail would re-read documents one by one, at the cost of the writers. So the reader takes its time between two
+//! requests as long as it is not behind, and changes come together.
+
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::clock::unix_millis;
 use crate::mongo::{ChangeEvent, Changes, ChangesError};
 
 /// How many events are read ahead. They are small.
 const READ_AHEAD: usize = 4096;
+
+/// The pause between two requests: what a copy may lag for no other reason.
+const PACE: Duration = Duration::from_millis(30);
+
+/// An event that took longer than this was asked for; sooner come those that were sent along with one before.
+const REQUEST: Duration = Duration::from_micros(100);
+
+/// A reader that is farther behind than this makes no pauses.
+const BEHIND_MILLIS: u64 = 250;
 
 /// Events in MongoDB's order.
 pub(super) struct Feed {
@@ -20,10 +36,16 @@ impl Feed {
         let (sender, events) = mpsc::channel(READ_AHEAD);
         let reader = tokio::spawn(async move {
             loop {
+                let asked = Instant::now();
                 let event = changes.next().await;
+                let was_requested = asked.elapsed() >= REQUEST;
+                let pauses = was_requested && event.as_ref().is_ok_and(is_recent);
                 let last = matches!(event, Err(_) | Ok(ChangeEvent::Ended { .. }));
                 if sender.send(event).await.is_err() || last {
                     return;
+                }
+                if pauses {
+                    tokio::time::sleep(PACE).await;
                 }
             }
         });
@@ -39,6 +61,11 @@ impl Feed {
     pub(super) fn ready(&mut self) -> Option<Result<ChangeEvent, ChangesError>> {
         self.events.try_recv().ok()
     }
+}
+
+/// Whether a change has only just happened.
+fn is_recent(event: &ChangeEvent) -> bool {
+    matches!(event, ChangeEvent::Changed { at_millis, .. } if unix_millis().saturating_sub(*at_millis) < BEHIND_MILLIS)
 }
 
 impl Drop for Feed {
