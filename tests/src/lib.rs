@@ -3,7 +3,7 @@
 //! - [`artifacts`]: where the built components are
 //! - [`sample`]: MemCells to work on, the same ones every time
 //! - [`random`]: the generator of repeatable random numbers behind it
-//! - [`file`]: the file backend, and batches to write to it while it is killed
+//! - [`mod@file`]: the file backend, and batches to write to it while it is killed
 //! - [`host`]: a whole host for one test
 //! - [`redis`]: Redis servers and clusters for one test
 //! - [`operations`]: every kind of operation, checked

@@ -20,9 +20,11 @@ use bindings::exports::wasi::keyvalue::store::{Bucket, Error, Guest, GuestBucket
 /// Keys in a page.
 const PAGE: usize = 2;
 
+/// A key with its value; `None` where one was deleted, so that the others keep their places.
+type Place = Option<(String, Vec<u8>)>;
+
 thread_local! {
-    /// Each key with its value; `None` where one was deleted, so that the others keep their places.
-    static VALUES: RefCell<Vec<Option<(String, Vec<u8>)>>> = const { RefCell::new(Vec::new()) };
+    static VALUES: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
 }
 
 struct Component;
