@@ -195,6 +195,7 @@ async fn catch_foreign_change(stage: &Stage, story: &mut Story, api: &mut Api, i
         }
         let earlier = match attempt {
             1 => String::new(),
+            2 => " (once before, the mirror was faster than the read)".to_owned(),
             tries => format!(" ({} times before, the mirror was faster than the read)", tries - 1),
         };
         story.step(format_args!("changed the summary of {id} directly in MongoDB, behind the host's back{earlier}"))?;
