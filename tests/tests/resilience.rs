@@ -91,6 +91,7 @@ async fn a_hung_backend_costs_a_read_its_budget_and_a_write_nothing() -> Result<
     for mode in ["loop", "sleep"] {
         let mut config = hostile(&[("mode", mode), ("on", "get")])?;
         config.limits.call_timeout = Duration::from_secs(60);
+        config.limits.cpu = config.limits.call_timeout;
         let budget = Duration::from_millis(400);
         let host = TestHost::start_with(vec![config], |config| {
             config.validation.read_budget = budget;

@@ -183,7 +183,8 @@ async fn a_server_that_lost_its_data_is_filled_again() -> Result<()> {
     server.run()?;
     // Somebody has to speak to the server for anybody to notice.
     host.request("GET", &format!("/v1/memcells/{}", ids[0])).await?;
-    eventually("everything is there again", async || Ok(server.command::<u64>("DBSIZE")? == 50)).await?;
+    // The entries, and the checkpoint of the mirror.
+    eventually("everything is there again", async || Ok(server.command::<u64>("DBSIZE")? == 51)).await?;
     host.live().await?;
     agree(&host, &ids).await?;
     assert_eq!(backend(&host).await?["restarts"], 1);
