@@ -3,17 +3,21 @@
 //! Data and results go to the standard output, everything else (logs, progress, complaints) to the standard error. Nothing here knows
 //! how documents are stored: a command is a caller of [`MemCellStore`](crate::store::MemCellStore) like any other.
 
+mod codec;
 mod config;
 mod export;
 mod failure;
 mod get;
-mod import;
+pub(crate) mod import;
+mod jobs;
 mod logging;
 mod output;
 mod plugin;
 mod progress;
+mod running;
 mod serve;
 mod session;
+mod status;
 
 use std::path::PathBuf;
 
@@ -22,6 +26,7 @@ use clap::{Args, Parser, Subcommand};
 pub use failure::{Exit, Failure};
 
 use crate::config::{Config, LogFormat};
+use crate::trace::Exporter;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -34,6 +39,7 @@ Examples:
   memcell config example > memcell.toml
   memcell serve
   memcell import conversations.jsonl
+  memcell verify
   memcell export --user-id user_001 | gzip > user_001.jsonl.gz";
 
 /// Stores MemCells in MongoDB and mirrors them to sandboxed WebAssembly key-value backends.
@@ -87,6 +93,21 @@ enum Command {
     Export(export::ExportArgs),
     /// Print documents by their event ids
     Get(get::GetArgs),
+    /// Copy all documents to a backend
+    Backfill(jobs::BackfillArgs),
+    /// Compare MongoDB with a backend
+    Verify(jobs::VerifyArgs),
+    /// Compare MongoDB with a backend, and mend what differs
+    Repair(jobs::RepairArgs),
+    /// Bring documents back to MongoDB that only a backend has
+    Restore(jobs::RestoreArgs),
+    /// Rewrite the copies that are encrypted or compressed otherwise than the configuration says by now
+    Rekey(jobs::RekeyArgs),
+    /// Make a dictionary for the compression of a backend
+    #[command(subcommand)]
+    Codec(codec::CodecCommand),
+    /// Show how a running host is doing
+    Status(status::StatusArgs),
     /// Check the configuration, or print an example of one
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -103,25 +124,59 @@ enum Command {
 pub fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
     match command {
-        Command::Serve(args) => serve::run(args, load(&global, true)?, global.json),
-        Command::Import(args) => import::run(&args, load(&global, false)?, global.json),
-        Command::Export(args) => export::run(&args, load(&global, false)?, global.json),
-        Command::Get(args) => get::run(&args, load(&global, false)?, global.json),
-        Command::Config(command) => config::run(&command, &global.config, global.json),
+        Command::Serve(args) => {
+            let config = Config::load(&global.config)?;
+            let (level, given) = global.level(&config.log.level);
+            let spans = spans(&config)?;
+            let set_level = logging::start(config.log.format, level, spans.as_ref())?;
+            // What the command line says stands, whatever the file comes to say.
+            let set_log_level = (!given).then_some(set_level);
+            let served =
+                serve::run(args, serve::Configuration { path: global.config, config, set_log_level }, global.json);
+            if let Some(Err(error)) = spans.map(Exporter::close) {
+                tracing::warn!(error, "the last spans could not be sent");
+            }
+            served
+        }
+        Command::Import(args) => import::run(&args, load(&global)?, global.json),
+        Command::Export(args) => export::run(&args, load(&global)?, global.json),
+        Command::Get(args) => get::run(&args, load(&global)?, global.json),
+        Command::Backfill(args) => jobs::backfill(args, &load(&global)?, global.json),
+        Command::Verify(args) => jobs::verify(args, &load(&global)?, global.json),
+        Command::Repair(args) => jobs::repair(args, &load(&global)?, global.json),
+        Command::Restore(args) => jobs::restore(args, &load(&global)?, global.json),
+        Command::Rekey(args) => jobs::rekey(args, &load(&global)?, global.json),
+        Command::Codec(command) => codec::run(command, load(&global)?, global.json),
+        Command::Status(args) => status::run(args, &load(&global)?, global.json),
+        Command::Config(command) => config::run(command, &global.config, global.json),
         Command::Plugin(command) => {
-            let given = global.log.as_deref().filter(|directives| !directives.is_empty());
-            logging::start(LogFormat::Auto, given.unwrap_or(logging::QUIET))?;
+            logging::start(LogFormat::Auto, global.level(logging::QUIET).0, None).map(drop)?;
             plugin::run(command, &global.config, global.json)
         }
     }
 }
 
-/// Reads the configuration and begins to log. `is_service`: as the configuration says, for the log is what a service has to say.
-fn load(global: &GlobalArgs, is_service: bool) -> Result<Config, Failure> {
+impl GlobalArgs {
+    /// How much to log: as is usual, unless something else was given. And whether it was.
+    fn level<'a>(&'a self, usual: &'a str) -> (&'a str, bool) {
+        match self.log.as_deref().filter(|directives| !directives.is_empty()) {
+            Some(given) => (given, true),
+            None => (usual, false),
+        }
+    }
+}
+
+/// Begins to send spans, if the configuration says where to.
+fn spans(config: &Config) -> Result<Option<Exporter>, Failure> {
+    let traces = &config.traces;
+    let started = traces.endpoint.as_ref().map(|endpoint| Exporter::start(endpoint, traces, &config.host.name));
+    started.transpose().map_err(|error| Failure::Work(format!("traces.endpoint: {error}")))
+}
+
+/// Reads the configuration and begins to log, for commands that are no services.
+fn load(global: &GlobalArgs) -> Result<Config, Failure> {
     let config = Config::load(&global.config)?;
-    let usual = if is_service { config.log.level.as_str() } else { logging::QUIET };
-    let given = global.log.as_deref().filter(|directives| !directives.is_empty());
-    logging::start(config.log.format, given.unwrap_or(usual))?;
+    logging::start(config.log.format, global.level(logging::QUIET).0, None).map(drop)?;
     Ok(config)
 }
 

@@ -1,130 +1,256 @@
-//! The envelope that a document is stored in: 32 bytes of header, then the payload.
+//! How a document is stored: an envelope of 32 bytes, then the payload.
 //!
 //! | offset | bytes | field    | meaning                                                                              |
 //! |-------:|------:|----------|--------------------------------------------------------------------------------------|
 //! |      0 |     4 | magic    | `MCEL`                                                                               |
 //! |      4 |     1 | version  | 1                                                                                    |
-//! |      5 |     1 | format   | of the payload: 1 canonical Extended JSON, 2 BSON                                    |
-//! |      6 |     2 | flags    | bit 0: the document has a revision; all others are 0                                 |
-//! |      8 |     8 | key id   | 0: the payload is not encrypted                                                      |
+//! |      5 |     1 | format   | of the document: 1 canonical Extended JSON, 2 BSON                                   |
+//! |      6 |     2 | flags    | bit 0: the document has a revision; bit 1: it is compressed with zstd; bit 2: with a dictionary |
+//! |      8 |     8 | key id   | of the key that it is encrypted with (big-endian, as it is shown); 0: it isn't       |
 //! |     16 |     8 | revision | the document's own; 0 if it has none                                                 |
-//! |     24 |     8 | checksum | XXH3-64 of the payload, seeded with the XXH3-64 of the 24 bytes before the checksum  |
-//! |     32 |       | payload  |                                                                                      |
+//! |     24 |     8 | checksum | XXH3-64 of the 24 bytes before it, seeded with the XXH3-64 of all that follows        |
+//! |     32 |     8 | dictionary | its id (big-endian); only with bit 2                                               |
+//! |        |    12 | nonce    | random; only if it is encrypted                                                      |
+//! |        |       | payload  | the document, compressed first and encrypted then                                    |
+//! |        |    16 | tag      | only if it is encrypted                                                              |
 //!
-//! Integers are little-endian. The checksum finds accidents. It can't find a backend that forges values, for which
-//! nothing in here is trusted: whatever the bytes are, reading them ends in a document or in [`Corrupt`].
+//! Integers are little-endian. The checksum is one of what is stored, so it can be verified with the header and a hash of the rest
+//! alone, without any key, and says nothing about a document that is encrypted ([`Header::verify`]). It finds accidents. It can't
+//! find a backend that forges values, for which nothing in here is trusted: whatever the bytes are, reading them ends in a document
+//! or in [`Corrupt`]. What is encrypted (AES-256-GCM-SIV) can't be forged: the header up to the checksum, the dictionary's id and the
+//! key under which the value is stored are authenticated with it, so a value is good only where it was put, with the revision that it had.
+
+mod compression;
+mod encryption;
+mod header;
+mod inventory;
+#[cfg(test)]
+mod tests;
+pub mod training;
+
+use std::borrow::Cow;
 
 use bson::RawDocumentBuf;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+pub use self::compression::{
+    DEFAULT_LEVEL, Dictionary, DictionaryId, LEVELS, MAX_DICTIONARY_BYTES, MAX_UNPACKED_BYTES,
+};
+pub use self::encryption::{EncryptionKey, KeyId};
+use self::encryption::{NONCE_BYTES, TAG_BYTES};
+use self::header::DICTIONARY_BYTES;
+#[doc(hidden)]
+pub use self::header::seal;
+pub use self::header::{Corrupt, Encoding, Format, HEAD_BYTES, HEADER_BYTES, Header, Packing};
+pub use self::inventory::Inventory;
 use crate::Result;
 use crate::memcell::MemCell;
 use crate::memcell::extended::read_document;
 use crate::memcell::json::check_document;
 
-/// Bytes in front of the payload.
-pub const HEADER_BYTES: usize = CHECKED_BYTES + 8;
-
-/// Bytes of the header that the checksum covers.
-const CHECKED_BYTES: usize = 24;
-
-const MAGIC: [u8; 4] = *b"MCEL";
-const VERSION: u8 = 1;
-const HAS_REVISION: u16 = 1;
-
-/// How the payload is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Canonical Extended JSON v2, which other tools can read.
-    Json,
-    /// The document as MongoDB has it, which costs nothing to encode.
-    Bson,
+/// How the values of one backend are written, and with what they can be read. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Codec {
+    format: Format,
+    /// Level, and the dictionary if there is one; `None`: values are written as they are.
+    compression: Option<(i32, Option<Dictionary>)>,
+    /// Those that values may have been compressed with.
+    dictionaries: Vec<Dictionary>,
+    /// The one that values are encrypted with.
+    key: Option<EncryptionKey>,
+    /// Whether others than encrypted values are refused.
+    is_encrypted_only: bool,
+    /// Those that values may have been encrypted with.
+    keys: Vec<EncryptionKey>,
 }
 
-impl Format {
-    fn code(self) -> u8 {
-        match self {
-            Self::Json => 1,
-            Self::Bson => 2,
+/// Whether a stored value is as the codec writes it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Currency {
+    /// It is.
+    Current,
+    /// It isn't.
+    Outdated,
+    /// It isn't compressed, which may be since that doesn't pay: only writing the document anew tells.
+    Unclear,
+}
+
+impl Codec {
+    /// Neither compresses nor encrypts.
+    pub fn plain(format: Format) -> Self {
+        Self {
+            format,
+            compression: None,
+            dictionaries: Vec::new(),
+            key: None,
+            is_encrypted_only: false,
+            keys: Vec::new(),
         }
     }
 
-    fn from_code(code: u8) -> Option<Self> {
-        [Self::Json, Self::Bson].into_iter().find(|format| format.code() == code)
+    /// Compresses what it writes.
+    #[must_use]
+    pub fn compressing(mut self, level: i32, dictionary: Option<Dictionary>) -> Self {
+        self.dictionaries.extend(dictionary.clone());
+        self.compression = Some((level, dictionary));
+        self
+    }
+
+    /// Encrypts what it writes.
+    #[must_use]
+    pub fn encrypting(mut self, key: EncryptionKey) -> Self {
+        self.keys.push(key.clone());
+        self.key = Some(key);
+        self
+    }
+
+    /// Reads nothing that isn't encrypted.
+    #[must_use]
+    pub fn encrypted_only(mut self) -> Self {
+        self.is_encrypted_only = true;
+        self
+    }
+
+    /// Also reads what was written with these.
+    #[must_use]
+    pub fn reading(mut self, keys: &[EncryptionKey], dictionaries: &[Dictionary]) -> Self {
+        self.keys.extend_from_slice(keys);
+        self.dictionaries.extend_from_slice(dictionaries);
+        self
+    }
+
+    /// The envelope of a document, to be stored under `key` and nowhere else.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for a document that is malformed, or if the system has no random numbers.
+    pub fn encode(&self, key: &str, cell: &MemCell) -> Result<Vec<u8>> {
+        // JSON with its types is about half as large again as BSON.
+        let bson_bytes = cell.as_raw().as_bytes().len();
+        let overhead = HEADER_BYTES + DICTIONARY_BYTES + NONCE_BYTES + TAG_BYTES;
+        let mut out = Vec::with_capacity(overhead + bson_bytes + bson_bytes / 2);
+        let mut encoding = Encoding { format: self.format, packing: Packing::Raw, key: self.key_id() };
+        encoding.begin(cell.revision(), &mut out);
+        let start = out.len();
+        write_payload(self.format, cell, &mut out)?;
+        if let Some((packing, packed)) = self.pack(out.get(start..).unwrap_or_default())? {
+            encoding.packing = packing;
+            out.clear();
+            encoding.begin(cell.revision(), &mut out);
+            out.extend_from_slice(&packed);
+        }
+        if let Some(cipher) = &self.key {
+            cipher.encrypt(key, encoding.prefix_bytes(), &mut out)?;
+        }
+        seal(&mut out);
+        Ok(out)
+    }
+
+    /// The payload compressed, if that is wanted and pays.
+    fn pack(&self, payload: &[u8]) -> Result<Option<(Packing, Vec<u8>)>> {
+        let Some((level, dictionary)) = &self.compression else { return Ok(None) };
+        // What would be too large to be unpacked again is left as it is.
+        if payload.len() > MAX_UNPACKED_BYTES {
+            return Ok(None);
+        }
+        let packed = compression::pack(payload, *level, dictionary.as_ref())?;
+        let packing = match dictionary {
+            None => Packing::Zstd,
+            Some(dictionary) => Packing::ZstdWith(dictionary.id()),
+        };
+        let overhead = if dictionary.is_some() { DICTIONARY_BYTES } else { 0 };
+        Ok((packed.len() + overhead < payload.len()).then_some((packing, packed)))
+    }
+
+    /// Reads what is stored under `key`.
+    ///
+    /// # Errors
+    /// [`Corrupt`] for everything that [`Codec::encode`] can't have made for this key, and for what this codec lacks the key or the
+    /// dictionary of.
+    pub fn open<'a>(&self, key: &str, stored: &'a [u8]) -> Result<Envelope<'a>, Corrupt> {
+        let (header, encoding, body) = header::read(stored)?;
+        self.check_encrypted(stored)?;
+        let mut payload = Cow::Borrowed(body);
+        if let Some(id) = encoding.key {
+            let cipher = self.keys.iter().find(|key| key.id() == id).ok_or(Corrupt::UnknownKey { id })?;
+            payload = Cow::Owned(cipher.decrypt(key, encoding.prefix_bytes(), stored)?);
+        }
+        let unpacked = match encoding.packing {
+            Packing::Raw => None,
+            Packing::Zstd => Some(compression::unpack(&payload, None)?),
+            Packing::ZstdWith(id) => {
+                let known = self.dictionaries.iter().find(|dictionary| dictionary.id() == id);
+                let dictionary = known.ok_or(Corrupt::UnknownDictionary { id })?;
+                Some(compression::unpack(&payload, Some(dictionary))?)
+            }
+        };
+        Ok(Envelope { header, payload: unpacked.map_or(payload, Cow::Owned) })
+    }
+
+    /// As [`Header::verify`], and that the value isn't one that this codec refuses to read since it isn't encrypted.
+    ///
+    /// # Errors
+    /// As [`Header::verify`], and [`Corrupt::NotEncrypted`].
+    pub fn verify(&self, header: &[u8], rest_hash: u64) -> Result<Header, Corrupt> {
+        let verified = Header::verify(header, rest_hash)?;
+        self.check_encrypted(header)?;
+        Ok(verified)
+    }
+
+    fn check_encrypted(&self, head: &[u8]) -> Result<(), Corrupt> {
+        if self.is_encrypted_only && !header::is_encrypted(head) { Err(Corrupt::NotEncrypted) } else { Ok(()) }
+    }
+
+    /// Whether the value that begins with these bytes ([`HEAD_BYTES`] of them, or all that there are) is as this codec writes. A value
+    /// whose beginning makes no sense isn't.
+    pub fn judge(&self, head: &[u8]) -> Currency {
+        let Ok(stored) = Encoding::peek(head) else { return Currency::Outdated };
+        if stored.format != self.format || stored.key != self.key_id() {
+            return Currency::Outdated;
+        }
+        let wanted = self.compression.as_ref().map(|(_, dictionary)| match dictionary {
+            None => Packing::Zstd,
+            Some(dictionary) => Packing::ZstdWith(dictionary.id()),
+        });
+        match (wanted, stored.packing) {
+            (None, Packing::Raw) => Currency::Current,
+            (Some(_), Packing::Raw) => Currency::Unclear,
+            (wanted, stored) if wanted == Some(stored) => Currency::Current,
+            _ => Currency::Outdated,
+        }
+    }
+
+    /// How a value is written that it pays to compress.
+    pub fn writes_as(&self) -> Option<Encoding> {
+        let packing = match &self.compression {
+            None => Packing::Raw,
+            Some((_, None)) => Packing::Zstd,
+            Some((_, Some(dictionary))) => Packing::ZstdWith(dictionary.id()),
+        };
+        Some(Encoding { format: self.format, packing, key: self.key_id() })
+    }
+
+    /// The key and the dictionary that values may be written with from now on.
+    pub fn writes(&self) -> Inventory {
+        let dictionary = self.compression.as_ref().and_then(|(_, dictionary)| dictionary.as_ref());
+        Inventory::of(self.key.as_ref(), dictionary)
+    }
+
+    fn key_id(&self) -> Option<KeyId> {
+        self.key.as_ref().map(EncryptionKey::id)
     }
 }
 
-/// Why a stored value holds no document that can be trusted. The text is for the operator and has no document contents.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Corrupt {
-    /// Not even a header fits.
-    #[error("{bytes} bytes are too few for an envelope of at least {HEADER_BYTES}")]
-    TooShort {
-        /// How many there are.
-        bytes: usize,
-    },
-    /// Something else than this program wrote it.
-    #[error("the envelope does not begin with its magic bytes")]
-    WrongMagic,
-    /// The header says what this version does not know.
-    #[error("the envelope has the unknown {field} {value}; a newer host may have written it")]
-    Unknown {
-        /// Which part of the header.
-        field: &'static str,
-        /// What it says.
-        value: u64,
-    },
-    /// Header or payload have changed since they were written.
-    #[error("the checksum does not match")]
-    Checksum,
-    /// The checksum matches, and still it is no document.
-    #[error("{0}")]
-    Payload(String),
-}
-
-/// The envelope of a document, ready to be stored.
+/// A plain envelope: what [`Codec::plain`] makes of a document, under whatever key.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for a document that is malformed.
+/// As [`Codec::encode`].
 pub fn encode(format: Format, cell: &MemCell) -> Result<Vec<u8>> {
-    // JSON with its types is about half as large again as BSON.
-    let bson_bytes = cell.as_raw().as_bytes().len();
-    let mut out = Vec::with_capacity(HEADER_BYTES + bson_bytes + bson_bytes / 2);
-    encode_into(format, cell, &mut out)?;
-    Ok(out)
-}
-
-/// Appends the envelope of a document to `out`; a malformed one leaves `out` as it was.
-///
-/// # Errors
-/// As [`encode`].
-pub fn encode_into(format: Format, cell: &MemCell, out: &mut Vec<u8>) -> Result<()> {
-    let start = out.len();
-    let revision = cell.revision();
-    let flags = if revision.is_some() { HAS_REVISION } else { 0 };
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[VERSION, format.code()]);
-    out.extend_from_slice(&flags.to_le_bytes());
-    out.extend_from_slice(&0_u64.to_le_bytes());
-    out.extend_from_slice(&revision.unwrap_or(0).to_le_bytes());
-    out.extend_from_slice(&[0; 8]);
-    if let Err(error) = write_payload(format, cell, out) {
-        out.truncate(start);
-        return Err(error);
-    }
-    if let Some((header, payload)) =
-        out.get_mut(start..).and_then(|envelope| envelope.split_at_mut_checked(HEADER_BYTES))
-    {
-        let (checked, sum) = header.split_at_mut(CHECKED_BYTES);
-        sum.copy_from_slice(&checksum(checked, payload).to_le_bytes());
-    }
-    Ok(())
+    Codec::plain(format).encode("", cell)
 }
 
 /// Appends what an envelope of this format holds.
 ///
 /// # Errors
-/// As [`encode`]; `out` then holds a part of it.
+/// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for a document that is malformed; `out` then holds a part of it.
 pub fn write_payload(format: Format, cell: &MemCell, out: &mut Vec<u8>) -> Result<()> {
     match format {
         Format::Json => cell.write_canonical_json(out),
@@ -135,69 +261,35 @@ pub fn write_payload(format: Format, cell: &MemCell, out: &mut Vec<u8>) -> Resul
     }
 }
 
-fn checksum(checked: &[u8], payload: &[u8]) -> u64 {
-    xxh3_64_with_seed(payload, xxh3_64(checked))
-}
-
-/// A stored value whose header and checksum are good.
-#[derive(Debug, Clone, Copy)]
+/// A stored value that was read: its checksum is good, and what was encrypted is authentic.
+#[derive(Debug, Clone)]
 pub struct Envelope<'a> {
-    format: Format,
-    revision: Option<u64>,
-    payload: &'a [u8],
+    header: Header,
+    payload: Cow<'a, [u8]>,
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the header and verifies the checksum.
+    /// Reads a value that is neither compressed with a dictionary nor encrypted.
     ///
     /// # Errors
-    /// [`Corrupt`] for everything that [`encode`] can't have made.
+    /// As [`Codec::open`].
     pub fn parse(stored: &'a [u8]) -> Result<Self, Corrupt> {
-        let too_short = Corrupt::TooShort { bytes: stored.len() };
-        let Some((header, payload)) = stored.split_first_chunk::<HEADER_BYTES>() else { return Err(too_short) };
-        let mut reader = Reader(header);
-        let magic: [u8; 4] = reader.take();
-        let [version, format] = reader.take();
-        let flags = u16::from_le_bytes(reader.take());
-        let key_id = u64::from_le_bytes(reader.take());
-        let revision = u64::from_le_bytes(reader.take());
-        let sum = u64::from_le_bytes(reader.take());
-
-        if magic != MAGIC {
-            return Err(Corrupt::WrongMagic);
-        }
-        let unknown = |field, value| Corrupt::Unknown { field, value };
-        if version != VERSION {
-            return Err(unknown("version", version.into()));
-        }
-        let (checked, _) = header.split_at(CHECKED_BYTES);
-        if checksum(checked, payload) != sum {
-            return Err(Corrupt::Checksum);
-        }
-        let format = Format::from_code(format).ok_or_else(|| unknown("format", format.into()))?;
-        if flags & !HAS_REVISION != 0 {
-            return Err(unknown("flags", flags.into()));
-        }
-        if key_id != 0 {
-            return Err(unknown("key id", key_id));
-        }
-        let revision = (flags & HAS_REVISION != 0).then_some(revision);
-        Ok(Self { format, revision, payload })
+        Codec::plain(Format::Json).open("", stored)
     }
 
     /// The revision of the document within; `None` if it has none.
     pub fn revision(&self) -> Option<u64> {
-        self.revision
+        self.header.revision
     }
 
     /// The document as it was written.
-    pub fn payload(&self) -> &'a [u8] {
-        self.payload
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
     }
 
     /// How it was written.
     pub fn format(&self) -> Format {
-        self.format
+        self.header.format
     }
 
     /// The document, read to the end: no later access to it fails.
@@ -205,8 +297,8 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// [`Corrupt::Payload`] if it can't be read, or has another revision than its envelope.
     pub fn document(&self) -> Result<MemCell, Corrupt> {
-        let raw = match self.format {
-            Format::Json => read_document(self.payload).map_err(Corrupt::Payload)?,
+        let raw = match self.header.format {
+            Format::Json => read_document(&self.payload).map_err(Corrupt::Payload)?,
             Format::Bson => {
                 let broken = |source: &dyn std::fmt::Display| {
                     Corrupt::Payload(format!("the payload is no bson document: {source}"))
@@ -217,191 +309,9 @@ impl<'a> Envelope<'a> {
             }
         };
         let cell = MemCell::from_raw(raw);
-        if cell.revision() != self.revision {
+        if cell.revision() != self.revision() {
             return Err(Corrupt::Payload("the document has another revision than its envelope".to_owned()));
         }
         Ok(cell)
-    }
-}
-
-/// Takes fixed parts off the front of a header, whose size is the sum of them.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let Some((part, rest)) = self.0.split_first_chunk::<N>() else { return [0; N] };
-        self.0 = rest;
-        *part
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bson::{Document, doc};
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::memcell::arbitrary;
-
-    fn cell(document: &Document) -> MemCell {
-        MemCell::from_raw(RawDocumentBuf::try_from(document).unwrap())
-    }
-
-    /// An envelope with a good checksum around anything.
-    fn forged(format: Format, payload: &[u8]) -> Vec<u8> {
-        let mut stored = encode(format, &cell(&Document::new())).unwrap();
-        stored.truncate(HEADER_BYTES);
-        stored.extend_from_slice(payload);
-        seal(&mut stored);
-        stored
-    }
-
-    fn seal(stored: &mut [u8]) {
-        let (header, payload) = stored.split_at_mut(HEADER_BYTES);
-        let (checked, sum) = header.split_at_mut(CHECKED_BYTES);
-        sum.copy_from_slice(&checksum(checked, payload).to_le_bytes());
-    }
-
-    fn nested_bson(levels: usize) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for inner in (1..=levels).rev() {
-            bytes.extend_from_slice(&i32::try_from(5 + 8 * inner).unwrap().to_le_bytes());
-            bytes.extend_from_slice(b"\x03a\0");
-        }
-        bytes.extend_from_slice(b"\x05\0\0\0\0");
-        bytes.resize(bytes.len() + levels, 0);
-        bytes
-    }
-
-    #[test]
-    fn the_header_is_as_documented() {
-        let stored = encode(Format::Json, &cell(&doc! { "_id": "x", "revision": 0x0102_i64 })).unwrap();
-        assert_eq!(stored[..8], *b"MCEL\x01\x01\x01\0");
-        assert_eq!(stored[8..24], [0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(stored[24..32], xxh3_64_with_seed(&stored[32..], xxh3_64(&stored[..24])).to_le_bytes());
-        assert_eq!(stored[32..], *br#"{"_id":"x","revision":{"$numberLong":"258"}}"#);
-    }
-
-    #[test]
-    fn no_revision_and_revision_zero_are_told_apart() {
-        for (document, expected) in [(doc! { "_id": 1 }, None), (doc! { "_id": 1, "revision": 0 }, Some(0))] {
-            let stored = encode(Format::Bson, &cell(&document)).unwrap();
-            assert_eq!(Envelope::parse(&stored).unwrap().revision(), expected);
-        }
-    }
-
-    #[test]
-    fn appending_leaves_what_is_there() {
-        let cell = cell(&doc! { "_id": 1 });
-        let mut out = b"before".to_vec();
-        encode_into(Format::Bson, &cell, &mut out).unwrap();
-        assert_eq!(out[..6], *b"before");
-        assert_eq!(Envelope::parse(&out[6..]).unwrap().document().unwrap(), cell);
-
-        let mut broken = cell.into_raw().into_bytes();
-        broken[4] = 0x77;
-        let broken = MemCell::from_raw(RawDocumentBuf::from_bytes(broken).unwrap());
-        let mut out = b"before".to_vec();
-        assert!(encode_into(Format::Json, &broken, &mut out).is_err());
-        assert_eq!(out, b"before");
-    }
-
-    #[test]
-    fn what_a_newer_host_may_write_is_named() {
-        let good = encode(Format::Json, &cell(&doc! { "_id": 1 })).unwrap();
-        for (at, value, expected) in [(4, 2, "version 2"), (5, 9, "format 9"), (6, 4, "flags 4"), (8, 3, "key id 3")] {
-            let mut stored = good.clone();
-            stored[at] = value;
-            seal(&mut stored);
-            let error = Envelope::parse(&stored).unwrap_err();
-            assert!(error.to_string().contains(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_forged_payload_is_corrupt() {
-        let deep_json = [b"{\"a\":".repeat(5_000_000), b"1".to_vec()].concat();
-        let deep_list = [b"{\"a\":".to_vec(), b"[".repeat(5_000_000)].concat();
-        for payload in
-            [&b""[..], b"{", b"[]", b"{} x", b"{\"a\\u0000\":1}", b"{\"revision\":7}", &deep_json, &deep_list]
-        {
-            let stored = forged(Format::Json, payload);
-            assert!(matches!(Envelope::parse(&stored).unwrap().document(), Err(Corrupt::Payload(_))));
-        }
-        let invalid_utf8 = b"\x0e\0\0\0\x02a\0\x02\0\0\0\xff\0\0";
-        for payload in [&b""[..], b"\x06\0\0\0\0", b"\x08\0\0\0\x77a\0\0", invalid_utf8, &nested_bson(100_000)] {
-            let stored = forged(Format::Bson, payload);
-            assert!(matches!(Envelope::parse(&stored).unwrap().document(), Err(Corrupt::Payload(_))));
-        }
-    }
-
-    #[test]
-    fn the_deepest_document_that_mongodb_takes_comes_back() {
-        let deep = MemCell::from_raw(RawDocumentBuf::from_bytes(nested_bson(190)).unwrap());
-        for format in [Format::Json, Format::Bson] {
-            let stored = encode(format, &deep).unwrap();
-            assert_eq!(Envelope::parse(&stored).unwrap().document().unwrap(), deep);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
-
-        #[test]
-        fn what_is_encoded_comes_back(document in arbitrary::document()) {
-            let cell = cell(&document);
-            for format in [Format::Json, Format::Bson] {
-                let stored = encode(format, &cell).unwrap();
-                let envelope = Envelope::parse(&stored).unwrap();
-                prop_assert_eq!(envelope.format(), format);
-                prop_assert_eq!(envelope.revision(), cell.revision());
-                let back = envelope.document().unwrap();
-                prop_assert_eq!(back.as_raw().as_bytes(), cell.as_raw().as_bytes());
-            }
-        }
-
-        #[test]
-        fn any_damage_is_noticed(
-            document in arbitrary::document(), at: prop::sample::Index, flip in 1_u8.., cut: prop::sample::Index,
-        ) {
-            for format in [Format::Json, Format::Bson] {
-                let good = encode(format, &cell(&document)).unwrap();
-                let mut flipped = good.clone();
-                flipped[at.index(good.len())] ^= flip;
-                prop_assert!(Envelope::parse(&flipped).is_err());
-                prop_assert!(Envelope::parse(&good[..cut.index(good.len())]).is_err());
-                prop_assert!(Envelope::parse(&[&good[..], b"x"].concat()).is_err());
-            }
-        }
-
-        #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Envelope::parse(&bytes);
-            for format in [Format::Json, Format::Bson] {
-                let stored = forged(format, &bytes);
-                let _ = Envelope::parse(&stored).unwrap().document();
-            }
-        }
-
-        #[test]
-        fn no_damaged_payload_panics(
-            document in arbitrary::document(),
-            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
-        ) {
-            for format in [Format::Json, Format::Bson] {
-                let mut payload = Vec::new();
-                write_payload(format, &cell(&document), &mut payload).unwrap();
-                for (at, byte) in &damage {
-                    let at = at.index(payload.len());
-                    payload[at] = *byte;
-                }
-                let stored = forged(format, &payload);
-                if let Ok(back) = Envelope::parse(&stored).unwrap().document() {
-                    // What was accepted can be used: that is the promise of `document`.
-                    back.write_canonical_json(&mut Vec::new()).unwrap();
-                    back.api_json().unwrap();
-                }
-            }
-        }
     }
 }

@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The configuration is wrong.
     Config,
+    /// A change of the configuration that only a restart brings into effect.
+    RestartRequired,
     /// A bug, or an answer nobody expected.
     Internal,
 }
@@ -48,6 +50,7 @@ impl ErrorKind {
             Self::Timeout => "timeout",
             Self::Unsupported => "unsupported",
             Self::Config => "misconfigured",
+            Self::RestartRequired => "restart_required",
             Self::Internal => "internal",
         }
     }

@@ -1,9 +1,10 @@
-//! The end of a process on request: a signal, or a test's word, as a future that everything long-running waits for.
+//! The signals that a process heeds. Its end on request (a signal, or a test's word) is a future that everything long-running
+//! waits for; SIGHUP is told to whoever reads the configuration again.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IsTerminal as _};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// A request to end that is made once and stays made. Clones share it.
@@ -64,6 +65,42 @@ impl Shutdown {
     #[must_use]
     pub fn child(&self) -> Self {
         Self { token: self.token.child_token() }
+    }
+}
+
+/// Watches for SIGHUP.
+#[derive(Debug)]
+pub struct Hangups {
+    signals: Signal,
+    on_terminal: bool,
+}
+
+/// What a SIGHUP means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hangup {
+    /// Somebody sent it.
+    Signal,
+    /// The terminal that the process was started on is gone, and with it whoever would end it.
+    TerminalGone,
+}
+
+impl Hangups {
+    /// From now on SIGHUP doesn't end the process.
+    ///
+    /// # Errors
+    /// If the signal can't be watched.
+    pub fn watch() -> io::Result<Self> {
+        Ok(Self { signals: signal(SignalKind::hangup())?, on_terminal: io::stdin().is_terminal() })
+    }
+
+    /// The next one; several that came since the last are one. Cancel safe.
+    pub async fn next(&mut self) -> Hangup {
+        if self.signals.recv().await.is_none() {
+            // There are no more signals: the runtime is ending.
+            std::future::pending::<()>().await;
+        }
+        // A terminal that has hung up answers as no terminal any more.
+        if self.on_terminal && !io::stdin().is_terminal() { Hangup::TerminalGone } else { Hangup::Signal }
     }
 }
 

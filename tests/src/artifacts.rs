@@ -3,7 +3,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use memcell_host::config::BackendConfig;
 
 /// The component of a plugin, by the name users give it (`in_memory`).
 ///
@@ -27,6 +28,14 @@ pub fn example(language: &str) -> Result<PathBuf> {
 /// If it has not been built.
 pub fn guest(name: &str) -> Result<PathBuf> {
     find(&components(), "guests", name, "cargo xtask plugins --guests")
+}
+
+/// The component file of a backend that comes from one.
+///
+/// # Errors
+/// If it comes from a registry.
+pub fn file_of(config: &BackendConfig) -> Result<&Path> {
+    config.plugin.file().with_context(|| format!("{} is no file", config.plugin))
 }
 
 /// The folder with `plugins/` and `guests/`: what `MEMCELL_COMPONENTS` says, else `target/` of the workspace.

@@ -25,7 +25,7 @@ impl Shard {
     /// If the plugin can't be loaded.
     pub fn start(config: BackendConfig) -> Result<Self> {
         let engine = Engine::new(Engine::default_cache_directory())?;
-        let plugin = Plugin::load(&engine, &config.plugin, config.sha256.as_ref())?;
+        let plugin = Plugin::load(&engine, crate::artifacts::file_of(&config)?, config.sha256.as_ref())?;
         let metrics = Arc::new(Metrics::new()).backend(&config.name);
         Ok(Self { backend: Backend::start(&plugin, &Arc::new(config), &metrics)? })
     }

@@ -3,16 +3,19 @@
 //! All of it runs in the test's process, but for the MongoDB server; that one is stopped when the host is dropped, also by a
 //! failing test.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use memcell_host::config::{BackendConfig, Config, Destination, MongoServer, MongoUri};
 use memcell_host::http;
+use memcell_host::jobs::Jobs;
 use memcell_host::metrics::Metrics;
 use memcell_host::mirror::MirrorState;
 use memcell_host::mongo::embedded::EmbeddedServer;
+use memcell_host::reload::Reloader;
+use memcell_host::security::Security;
 use memcell_host::store::MemCellStore;
 use mongodb::bson::Document;
 use serde_json::Value;
@@ -40,6 +43,8 @@ pub struct TestHost {
     pub collection: mongodb::Collection<Document>,
     server: Option<EmbeddedServer>,
     serving: Option<Serving>,
+    /// Whether there is a configuration file, which can be reloaded.
+    from_file: bool,
     directory: TempDir,
 }
 
@@ -107,9 +112,30 @@ impl TestHost {
 
     /// A host whose configuration `adjust` has the last word on.
     pub async fn start_with(backends: Vec<BackendConfig>, adjust: impl FnOnce(&mut Config)) -> Result<Self> {
-        let directory = TempDir::new()?;
-        let server = EmbeddedServer::start(&directory.path().join("mongodb")).await?;
-        let mut config = Config::new(MongoServer::Uri(uri(&server)?));
+        let (directory, server) = mongodb().await?;
+        let uri = server.uri();
+        Self::open(&uri, &uri, backends, adjust, directory, Some(server)).await
+    }
+
+    /// A host on a MongoDB of the test's own, at `uri`, which may be that of a proxy; `direct` is the server itself.
+    pub async fn start_at(
+        uri: &str,
+        direct: &str,
+        backends: Vec<BackendConfig>,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Result<Self> {
+        Self::open(uri, direct, backends, adjust, TempDir::new()?, None).await
+    }
+
+    async fn open(
+        uri: &str,
+        direct: &str,
+        backends: Vec<BackendConfig>,
+        adjust: impl FnOnce(&mut Config),
+        directory: TempDir,
+        server: Option<EmbeddedServer>,
+    ) -> Result<Self> {
+        let mut config = Config::new(MongoServer::Uri(MongoUri::parse(uri).map_err(anyhow::Error::msg)?));
         config.mongodb.operation_timeout = Duration::from_secs(5);
         config.mongodb.connect_timeout = Duration::from_secs(2);
         config.validation.backend = backends.first().map(|backend| backend.name.clone());
@@ -118,19 +144,58 @@ impl TestHost {
         config.validation.read_budget = Duration::from_secs(2);
         config.backends = backends;
         adjust(&mut config);
-        let client = mongodb::Client::with_uri_str(server.uri()).await?;
+        Self::start_on(directory, server, direct, config, None).await
+    }
+
+    /// A host that was started with a file, which has `sections` and a `[mongodb]` of its own. It can be reloaded.
+    pub async fn start_from_file(sections: &str) -> Result<Self> {
+        let (directory, server) = mongodb().await?;
+        let uri = server.uri();
+        let path = directory.path().join(CONFIG_FILE);
+        std::fs::write(&path, config_file(&uri, sections))?;
+        let config = Config::load(&path)?;
+        Self::start_on(directory, Some(server), &uri, config, Some(path)).await
+    }
+
+    async fn start_on(
+        directory: TempDir,
+        server: Option<EmbeddedServer>,
+        direct: &str,
+        config: Config,
+        file: Option<PathBuf>,
+    ) -> Result<Self> {
+        let client = mongodb::Client::with_uri_str(direct).await?;
         let collection = client.database(&config.mongodb.database).collection(&config.mongodb.collection);
-        let (store, serving) = serve(&config).await?;
+        let from_file = file.is_some();
+        let (store, serving) = serve(&config, file).await?;
         Ok(Self {
             store,
             config,
             url: serving.url.clone(),
             client: reqwest::Client::new(),
             collection,
-            server: Some(server),
+            server,
             serving: Some(serving),
+            from_file,
             directory,
         })
+    }
+
+    /// Writes the file anew that the host was started with, with its `[mongodb]` and these sections. Nothing is reloaded by that.
+    pub fn rewrite_config(&self, sections: &str) -> Result<()> {
+        let uri = self.server.as_ref().context("MongoDB is stopped")?.uri();
+        self.rewrite_config_whole(&config_file(&uri, sections))
+    }
+
+    /// Writes the file anew that the host was started with: this text, and nothing else.
+    pub fn rewrite_config_whole(&self, text: &str) -> Result<()> {
+        ensure!(self.from_file, "this host was not started with a file");
+        Ok(std::fs::write(self.directory.path().join(CONFIG_FILE), text)?)
+    }
+
+    /// A folder for what a backend keeps, which goes with the host.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Ends the API and the store, and starts them again on the same MongoDB with these backends.
@@ -138,11 +203,41 @@ impl TestHost {
         self.end().await?;
         self.config.validation.backend = backends.first().map(|backend| backend.name.clone());
         self.config.backends = backends;
-        let (store, serving) = serve(&self.config).await?;
+        let file = self.from_file.then(|| self.directory.path().join(CONFIG_FILE));
+        let (store, serving) = serve(&self.config, file).await?;
         self.store = store;
         self.url.clone_from(&serving.url);
         self.serving = Some(serving);
         Ok(())
+    }
+
+    /// Another host on the same MongoDB, which it leaves to the first.
+    pub async fn beside(&self, name: &str, backends: Vec<BackendConfig>) -> Result<Self> {
+        let mut config = self.config.clone();
+        config.host.name = name.to_owned();
+        config.validation.backend = backends.first().map(|backend| backend.name.clone());
+        config.backends = backends;
+        let MongoServer::Uri(uri) = &config.mongodb.server else { bail!("the first host has no MongoDB to share") };
+        let client = mongodb::Client::with_uri_str(uri.expose()).await?;
+        let collection = client.database(&config.mongodb.database).collection(&config.mongodb.collection);
+        let (store, serving) = serve(&config, None).await?;
+        Ok(Self {
+            store,
+            config,
+            url: serving.url.clone(),
+            client: reqwest::Client::new(),
+            collection,
+            server: None,
+            serving: Some(serving),
+            from_file: false,
+            directory: TempDir::new()?,
+        })
+    }
+
+    /// Ends the API and the store in order, and leaves MongoDB running for others, until the answer is dropped.
+    pub async fn leave(mut self) -> Result<Self> {
+        self.end().await?;
+        Ok(self)
     }
 
     /// Waits until every backend is live.
@@ -198,11 +293,16 @@ impl TestHost {
         }
     }
 
-    /// What the backend `local` holds for a key, decoded from its envelope to canonical Extended JSON; `None` if nothing.
+    /// What the first backend holds for a key, decoded from its envelope to canonical Extended JSON; `None` if nothing.
     pub async fn mirrored(&self, event_id: &str) -> Result<Option<Value>> {
-        let mirror = self.store.mirrors().first().context("there is no backend")?;
+        self.mirrored_by(0, event_id).await
+    }
+
+    /// As [`TestHost::mirrored`], of the backend with this number.
+    pub async fn mirrored_by(&self, backend: usize, event_id: &str) -> Result<Option<Value>> {
+        let mirror = self.store.mirrors().into_iter().nth(backend).context("there is no such backend")?;
         let Some(entry) = mirror.read(&[event_id.to_owned()]).await?.pop().flatten() else { return Ok(None) };
-        let document = memcell_host::codec::Envelope::parse(&entry.value)?.document()?;
+        let document = mirror.codec().open(event_id, &entry.value)?.document()?;
         let mut json = Vec::new();
         document.write_canonical_json(&mut json)?;
         Ok(Some(serde_json::from_slice(&json)?))
@@ -226,7 +326,7 @@ impl TestHost {
     pub async fn start_mongodb(&mut self) -> Result<()> {
         let before = self.config.mongodb.server.clone();
         let server = EmbeddedServer::start(&self.directory.path().join("mongodb")).await?;
-        let now = MongoServer::Uri(uri(&server)?);
+        let now = MongoServer::Uri(parsed(&server.uri())?);
         self.server = Some(server);
         if before != now {
             bail!("MongoDB came back on another address");
@@ -246,6 +346,7 @@ impl TestHost {
             // A server that has ended already needs no telling.
             let _ = serving.shutdown.send(());
             serving.task.await??;
+            serving.jobs.close(self.config.http.shutdown_grace).await;
         }
         Ok(self.store.close(self.config.http.shutdown_grace).await)
     }
@@ -256,23 +357,40 @@ struct Serving {
     url: String,
     shutdown: oneshot::Sender<()>,
     task: JoinHandle<std::io::Result<()>>,
+    jobs: Jobs,
 }
 
-async fn serve(config: &Config) -> Result<(MemCellStore, Serving)> {
+async fn serve(config: &Config, file: Option<PathBuf>) -> Result<(MemCellStore, Serving)> {
     let store = MemCellStore::open(config, Arc::new(Metrics::new())).await?;
+    let security = Security::load(config, file.as_deref().unwrap_or(Path::new(CONFIG_FILE)))?;
+    let reloader = file.map(|path| Reloader::new(path, store.clone(), security.clone(), None));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let (shutdown, shut_down) = oneshot::channel::<()>();
-    let (served, http_config) = (store.clone(), config.http.clone());
+    let jobs = Jobs::start(&store, &config.host, &config.schedule);
+    let (served, served_jobs, http_config) = (store.clone(), jobs.clone(), config.http.clone());
     let task = tokio::spawn(async move {
         let shut_down = async move { drop(shut_down.await) };
-        http::serve(listener, served, &http_config, shut_down).await
+        http::serve(listener, served, served_jobs, reloader, &http_config, security, shut_down).await
     });
-    Ok((store, Serving { url, shutdown, task }))
+    Ok((store, Serving { url, shutdown, task, jobs }))
 }
 
-fn uri(server: &EmbeddedServer) -> Result<MongoUri> {
-    MongoUri::parse(&server.uri()).map_err(anyhow::Error::msg)
+/// A server in a directory of its own.
+async fn mongodb() -> Result<(TempDir, EmbeddedServer)> {
+    let directory = TempDir::new()?;
+    let server = EmbeddedServer::start(&directory.path().join("mongodb")).await?;
+    Ok((directory, server))
+}
+
+const CONFIG_FILE: &str = "memcell.toml";
+
+fn config_file(uri: &str, sections: &str) -> String {
+    format!("[mongodb]\nuri = \"{uri}\"\noperation_timeout = \"5s\"\nconnect_timeout = \"2s\"\n{sections}")
+}
+
+fn parsed(uri: &str) -> Result<MongoUri> {
+    MongoUri::parse(uri).map_err(anyhow::Error::msg)
 }
 
 /// Waits until `condition` holds, looking every few milliseconds, and fails after [`PATIENCE`] with `what`.

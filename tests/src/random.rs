@@ -1,5 +1,22 @@
 //! Repeatable random numbers: the same seed gives the same sequence on every machine and in every release.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+
+/// The variable that gives a test the seed of another run.
+const SEED: &str = "MEMCELL_TEST_SEED";
+
+/// A seed that no other run has, unless `MEMCELL_TEST_SEED` gives one; printed, so that the run can be repeated.
+pub fn seed_of_this_run() -> Result<u64> {
+    let seed = match std::env::var(SEED) {
+        Ok(given) => given.parse()?,
+        Err(_) => u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() & u128::from(u32::MAX))?,
+    };
+    eprintln!("{SEED}={seed}");
+    Ok(seed)
+}
+
 /// The SplitMix64 generator (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014). Good enough for test
 /// data and resampling, worthless for secrets.
 #[derive(Debug, Clone)]

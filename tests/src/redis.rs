@@ -3,9 +3,7 @@
 //! They end when they are dropped, also by a failing test, and with the thread that started them, also if that is killed.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +12,7 @@ use redis::{Connection, FromRedisValue, IntoConnectionInfo as _, RedisConnection
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::child::{free_port, spawn_tied};
 use crate::host::PATIENCE;
 
 /// How long a node of a test cluster may be silent before the others take it for dead. Shorter, and a busy machine alone would
@@ -222,27 +221,4 @@ fn output(command: &mut Command) -> Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(text)
-}
-
-/// A port that nobody listens on just now.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
-/// Starts a child that is killed when this thread ends.
-fn spawn_tied(mut command: Command) -> Result<Child> {
-    let parent = rustix::process::getpid();
-    let prepare = move || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The parent may have died before the line above took effect.
-        if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
-    };
-    #[expect(unsafe_code, reason = "there is no other way to act between fork and exec")]
-    // SAFETY: after a fork only async-signal-safe calls are allowed. The closure makes two system calls, and neither allocates,
-    // nor takes a lock, nor panics: its errors are plain error numbers.
-    unsafe {
-        command.pre_exec(prepare);
-    }
-    let program = Path::new(command.get_program()).display().to_string();
-    command.spawn().with_context(|| format!("can't start {program}: run `cargo xtask setup`"))
 }

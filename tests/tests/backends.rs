@@ -18,7 +18,7 @@ fn engine() -> Result<Engine> {
 }
 
 fn open(config: BackendConfig) -> Result<Backend> {
-    let plugin = Plugin::load(&engine()?, &config.plugin, config.sha256.as_ref())?;
+    let plugin = Plugin::load(&engine()?, artifacts::file_of(&config)?, config.sha256.as_ref())?;
     let metrics = Arc::new(Metrics::new()).backend(&config.name);
     Ok(Backend::start(&plugin, &Arc::new(config), &metrics)?)
 }

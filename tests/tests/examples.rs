@@ -23,9 +23,9 @@ fn config(language: &str, settings: &[(&str, &str)]) -> Result<BackendConfig> {
 
 fn start(config: BackendConfig) -> Result<Backend> {
     // These take long to compile: one test does it, and the others wait and find it in the cache.
-    let component = std::fs::File::open(&config.plugin)?;
+    let component = std::fs::File::open(artifacts::file_of(&config)?)?;
     component.lock()?;
-    let plugin = Plugin::load(&Engine::new(Engine::default_cache_directory())?, &config.plugin, None)?;
+    let plugin = Plugin::load(&Engine::new(Engine::default_cache_directory())?, artifacts::file_of(&config)?, None)?;
     component.unlock()?;
     let metrics = Arc::new(Metrics::new()).backend(&config.name);
     Ok(Backend::start(&plugin, &Arc::new(config), &metrics)?)

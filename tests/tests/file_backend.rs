@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use memcell_host::kv::{KvError, Outcome, ShardState};
+use memcell_tests::child::Killed;
 use memcell_tests::file::{Batches, LAST, Shard, delete, put};
 use memcell_tests::host::{TestHost, eventually, file};
-use memcell_tests::random::Random;
+use memcell_tests::random::{Random, seed_of_this_run};
 use memcell_tests::sample::Samples;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -20,42 +20,8 @@ use tempfile::TempDir;
 /// How often a writer is killed, with each durability.
 const KILLS: u32 = 24;
 
-/// A seed that no other run has, printed so that the run can be repeated.
-fn seed() -> Result<u64> {
-    let seed = match std::env::var("MEMCELL_TEST_SEED") {
-        Ok(given) => given.parse()?,
-        Err(_) => u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() & u128::from(u32::MAX))?,
-    };
-    eprintln!("MEMCELL_TEST_SEED={seed}");
-    Ok(seed)
-}
-
 fn probe() -> Command {
     Command::new(env!("CARGO_BIN_EXE_file-probe"))
-}
-
-/// A process that is killed when it is dropped, or when this thread ends.
-struct Killed(Child);
-
-impl Killed {
-    #[expect(unsafe_code, reason = "`pre_exec` is; the function called is safe to call there")]
-    fn spawn(mut command: Command) -> Result<Self> {
-        // SAFETY: between fork and exec only a system call is made.
-        unsafe {
-            command.pre_exec(|| {
-                Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
-            });
-        }
-        Ok(Self(command.spawn()?))
-    }
-}
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Lets a writer write from batch number `from` on, kills it at some moment, and answers the number of the last batch that it
@@ -84,7 +50,7 @@ fn write_and_kill(directory: &Path, seed: u64, from: u64, durability: &str, rand
 }
 
 async fn survives_kills(durability: &str) -> Result<()> {
-    let seed = seed()?;
+    let seed = seed_of_this_run()?;
     let mut random = Random::new(seed);
     let directory = TempDir::new()?;
     let (mut done, mut beyond, mut slowest) = (0, 0, Duration::ZERO);
@@ -182,7 +148,7 @@ async fn a_missing_or_read_only_grant_is_refused_for_good() -> Result<()> {
 /// reads), but what is noticed is reported, the instances don't crash one after the other, and moving the file away helps.
 #[tokio::test]
 async fn a_damaged_file_is_reported_and_can_be_moved_away() -> Result<()> {
-    let seed = seed()?;
+    let seed = seed_of_this_run()?;
     let mut random = Random::new(seed);
     let directory = TempDir::new()?;
     let path = directory.path().join("shard-0.redb");

@@ -28,7 +28,7 @@ fn both() -> Result<[BackendConfig; 2]> {
 }
 
 fn load(config: &BackendConfig) -> Result<Plugin> {
-    Ok(Plugin::load(&Engine::new(Engine::default_cache_directory())?, &config.plugin, None)?)
+    Ok(Plugin::load(&Engine::new(Engine::default_cache_directory())?, artifacts::file_of(config)?, None)?)
 }
 
 fn start(config: BackendConfig) -> Result<Backend> {

@@ -25,6 +25,10 @@ macro_rules! mutants {
 }
 
 mutants! {
+    aborts_nothing = "aborts-nothing":
+        aborting_leaves_nothing;
+    adds_to_intents = "adds-to-intents":
+        preparing_again_replaces;
     answers_closed = "answers-closed":
         nothing_is_answered_after_close;
     answers_distinct_keys_only = "answers-distinct-keys-only":
@@ -41,17 +45,23 @@ mutants! {
         a_stale_write_changes_nothing
         a_tombstone_holds_off_late_puts
         a_tombstone_is_kept_until_it_expires
+        what_is_prepared_is_out_of_sight
+        committing_obeys_the_stamps
         random_operations_agree_with_a_model;
     claims_to_be_shared = "claims-to-be-shared":
         instances_see_each_other
-        judging_is_atomic_between_instances;
+        judging_is_atomic_between_instances
+        a_smaller_token_keeps_out;
     claims_to_persist = "claims-to-persist":
         an_expiry_survives_reopening
         what_was_flushed_survives_a_crash
         a_crash_without_a_flush_breaks_nothing
         what_was_closed_is_all_there
         tombstones_survive_a_crash
+        what_is_prepared_survives_a_crash
         random_operations_agree_with_a_model;
+    commits_always = "commits-always":
+        committing_obeys_the_stamps;
     compares_signed = "compares-signed":
         stamps_have_64_bits;
     counts_characters = "counts-characters":
@@ -78,6 +88,11 @@ mutants! {
     cuts_values = "cuts-values":
         values_are_any_bytes
         values_up_to_the_limit;
+    digests_expired = "digests-expired":
+        what_is_no_entry_has_no_digest;
+    doubts_nothing = "doubts-nothing":
+        what_is_prepared_is_out_of_sight
+        aborting_leaves_nothing;
     drops_tombstones_early = "drops-tombstones-early":
         a_tombstone_holds_off_late_puts
         a_tombstone_is_kept_until_it_expires
@@ -97,6 +112,9 @@ mutants! {
         a_tombstone_holds_off_late_puts
         a_tombstone_is_kept_until_it_expires
         random_operations_agree_with_a_model;
+    hashes_whole_values = "hashes-whole-values":
+        digests_are_of_what_is_stored
+        what_is_no_entry_has_no_digest;
     ignores_malformed_settings = "ignores-malformed-settings":
         malformed_settings_are_refused;
     ignores_stamps = "ignores-stamps":
@@ -112,6 +130,8 @@ mutants! {
         a_stale_write_changes_nothing
         a_tombstone_holds_off_late_puts
         a_tombstone_is_kept_until_it_expires
+        what_is_prepared_is_out_of_sight
+        committing_obeys_the_stamps
         random_operations_agree_with_a_model;
     ignores_the_limit = "ignores-the-limit":
         a_scan_pages_through_1025_keys
@@ -124,6 +144,10 @@ mutants! {
         an_expiry_soon
         overwriting_replaces_the_expiry
         random_operations_agree_with_a_model;
+    knows_all_transactions = "knows-all-transactions":
+        aborting_leaves_nothing
+        unknown_transactions_are_fine
+        what_no_put_may_be_is_not_prepared;
     leaves_no_tombstone_for_absent = "leaves-no-tombstone-for-absent":
         deleting_twice_is_fine
         a_tombstone_holds_off_late_puts
@@ -159,6 +183,7 @@ mutants! {
     refuses_the_past = "refuses-the-past":
         an_expiry_in_the_past
         stats_are_exact
+        what_is_no_entry_has_no_digest
         random_operations_agree_with_a_model;
     rounds_stamps = "rounds-stamps":
         stamps_have_64_bits, among_others;
@@ -174,7 +199,13 @@ mutants! {
         an_expiry_in_the_past
         an_expiry_soon
         overwriting_replaces_the_expiry
+        committing_obeys_the_stamps
         random_operations_agree_with_a_model;
+    shows_prepared = "shows-prepared":
+        what_is_prepared_is_out_of_sight
+        aborting_leaves_nothing
+        preparing_again_replaces
+        committing_obeys_the_stamps;
     skips_keys = "skips-keys":
         keys_that_begin_alike
         keys_in_unicode
@@ -188,9 +219,11 @@ mutants! {
     takes_any_size = "takes-any-size":
         keys_up_to_the_limit
         values_up_to_the_limit
-        batches_up_to_the_limit;
+        batches_up_to_the_limit
+        what_no_put_may_be_is_not_prepared;
     takes_empty_keys = "takes-empty-keys":
-        empty_keys_are_refused;
+        empty_keys_are_refused
+        what_no_put_may_be_is_not_prepared;
     takes_equal_as_newer = "takes-equal-as-newer":
         deleting_twice_is_fine
         writes_are_answered_by_position
@@ -200,6 +233,7 @@ mutants! {
         deletes_obey_the_conditions
         stamps_have_64_bits
         a_tombstone_holds_off_late_puts
+        committing_obeys_the_stamps
         random_operations_agree_with_a_model;
     takes_shorter_keys = "takes-shorter-keys":
         keys_up_to_the_limit;
@@ -243,7 +277,7 @@ fn check_mode(mode: &str, expected: &[&str], are_all: bool) -> Result<()> {
 fn caught(mut config: BackendConfig) -> Result<BTreeMap<&'static str, Failure>> {
     config.limits.call_timeout = PATIENCE;
     config.limits.cpu = config.limits.call_timeout;
-    let plugin = Plugin::load(&Engine::new(Engine::default_cache_directory())?, &config.plugin, None)?;
+    let plugin = Plugin::load(&Engine::new(Engine::default_cache_directory())?, artifacts::file_of(&config)?, None)?;
     let malformed = vec![("room".to_owned(), "much".to_owned())];
     let suite = Suite::new(Trials::new(plugin, config)?).malformed(malformed).seed(SEED);
     let reports = CASES.iter().map(|case| suite.run(case));

@@ -302,11 +302,32 @@ async fn a_copy_that_stays_wrong_is_confirmed_and_repaired_by_the_tail() -> Resu
     assert_eq!(difference["path"], "summary");
     assert_eq!((&difference["mongo"], &difference["kv"]), (&json!("\"changed\""), &json!("\"as written\"")));
 
-    let mirror = host.store.mirrors().first().context("there is no backend")?;
+    let mirror = host.store.mirrors().into_iter().next().context("there is no backend")?;
     mirror.repair(vec![EventId::parse(&id)?.into()]).await?;
     assert_eq!(host.request("GET", &path).await?.header("x-memcell-validation"), "consistent");
     assert_eq!(host.request("GET", "/v1/mismatches").await?.body["items"], json!([]));
     agree(&host, &[id]).await?;
+    host.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirmed_mismatch_is_repaired_at_once_if_that_is_wanted() -> Result<()> {
+    let losing = hostile(&[("mode", "lost-write"), ("on", "put"), ("after", "2"), ("times", "1")])?;
+    let host = TestHost::start_with(vec![losing], |config| config.validation.repair = true).await?;
+    host.live().await?;
+    let id = host.append(&memcell("as written")).await?;
+    host.settled().await?;
+    let change = doc! { "$set": { "summary": "changed" } };
+    host.collection.update_one(doc! { "_id": ObjectId::parse_str(&id)? }, change).await?;
+    host.settled().await?;
+    let path = format!("/v1/memcells/{id}");
+    assert_eq!(host.request("GET", &path).await?.header("x-memcell-validation"), "different");
+    eventually("the copy is mended", async || {
+        Ok(host.request("GET", &path).await?.header("x-memcell-validation") == "consistent")
+    })
+    .await?;
+    eventually("nothing is left to be listed", async || Ok(host.store.mismatches().is_empty())).await?;
     host.stop().await?;
     Ok(())
 }
@@ -325,7 +346,7 @@ async fn an_entry_that_only_the_backend_has_is_confirmed_and_repaired() -> Resul
     let read = host.request("GET", &path).await?;
     assert_eq!((read.status, read.header("x-memcell-validation")), (404, "different"));
     assert_eq!(mismatch(&host).await?["differences"][0]["kind"], "only_in_kv");
-    let mirror = host.store.mirrors().first().context("there is no backend")?;
+    let mirror = host.store.mirrors().into_iter().next().context("there is no backend")?;
     mirror.repair(vec![EventId::parse(&id)?.into()]).await?;
     assert_eq!(host.request("GET", &path).await?.header("x-memcell-validation"), "consistent");
     host.stop().await?;

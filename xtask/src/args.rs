@@ -1,4 +1,4 @@
-//! The words after a command's name. Six small commands don't pay for a parser that has to be compiled before everything else.
+//! The words after a command's name. A few small commands don't pay for a parser that has to be compiled before everything else.
 
 use std::fmt;
 

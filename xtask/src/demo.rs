@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::args::{Args, Usage};
-use crate::process::{cargo, run, step};
+use crate::process::{become_or_run, cargo, run, step};
 use crate::{plugins, setup, workspace};
 
 pub(crate) const SUMMARY: &str = "set everything up and show the main job on real documents";
@@ -58,20 +58,4 @@ pub(crate) fn command(mut args: Args) -> Result<()> {
         run(cargo(["build", "--release"])?.args(programs))
     })?;
     become_or_run(&mut run_demo)
-}
-
-/// Puts the demo in the place of this process: a Ctrl-C is then the demo's alone, and whoever waits for this command waits
-/// until the demo has cleaned up.
-#[cfg(unix)]
-fn become_or_run(command: &mut Command) -> Result<()> {
-    use std::os::unix::process::CommandExt as _;
-
-    use crate::process::shown;
-
-    Err(command.exec()).with_context(|| format!("can't run `{}`", shown(command)))
-}
-
-#[cfg(not(unix))]
-fn become_or_run(command: &mut Command) -> Result<()> {
-    crate::process::run_last(command)
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::{output, run, step};
-use crate::{plugins, setup, workspace};
+use crate::{plugins, python, setup, workspace};
 
 /// A backend in another language.
 struct Example {
@@ -88,40 +88,8 @@ fn inputs(example: &Example, sources: &Path) -> Result<Vec<u8>> {
     Ok(inputs)
 }
 
-/// Runs `install` unless what is in `tools` is what `pins` asks for.
-fn ensure(pins: &Path, tools: &Path, what: &str, install: impl FnOnce() -> Result<()>) -> Result<()> {
-    let wanted = fs::read(pins).with_context(|| format!("can't read {}", pins.display()))?;
-    let installed = tools.join("installed");
-    if fs::read(&installed).is_ok_and(|installed| installed == wanted) {
-        return Ok(());
-    }
-    match fs::remove_dir_all(tools) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("can't remove {}", tools.display()));
-        }
-        _ => {}
-    }
-    fs::create_dir_all(tools).with_context(|| format!("can't make {}", tools.display()))?;
-    step(&format!("installing {what} (once for this user)"), install)?;
-    fs::write(&installed, wanted).with_context(|| format!("can't write {}", installed.display()))
-}
-
 fn python_toolchain(sources: &Path, tools: &Path) -> Result<()> {
-    let pins = sources.join("requirements.txt");
-    ensure(&pins, tools, "componentize-py", || {
-        let is_fit = |code: &str| output(Command::new("python3").args(["-c", code])).is_some();
-        if !is_fit("import ensurepip, venv") {
-            let what_for = "building the example in Python";
-            setup::install(&["python3", "python3-venv"], what_for, "put a `python3` with `venv` on PATH")?;
-        }
-        if !is_fit("import sys; assert sys.version_info >= (3, 10)") {
-            bail!("the `python3` on PATH is older than 3.10, which componentize-py needs: put a newer one first");
-        }
-        run(Command::new("python3").args(["-m", "venv"]).arg(tools.join("venv")))?;
-        let mut pip = Command::new(tools.join("venv/bin/pip"));
-        pip.args(["install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary=:all:"]);
-        run(pip.arg("--requirement").arg(&pins))
-    })
+    python::venv(&sources.join("requirements.txt"), tools, "building the example in Python", (3, 10))
 }
 
 fn compile_python(sources: &Path, tools: &Path, component: &Path) -> Result<Command> {
@@ -132,7 +100,7 @@ fn compile_python(sources: &Path, tools: &Path, component: &Path) -> Result<Comm
 }
 
 fn javascript_toolchain(sources: &Path, tools: &Path) -> Result<()> {
-    ensure(&sources.join("package-lock.json"), tools, "componentize-js", || {
+    python::ensure(&sources.join("package-lock.json"), tools, "componentize-js", || {
         let missing = ["node", "npm"].iter().any(|program| workspace::find_program(program).is_none());
         if missing {
             let what_for = "building the example in JavaScript";
@@ -176,27 +144,5 @@ mod tests {
                 assert!(counts || ["README.md", "__pycache__", "node_modules"].contains(&name.as_str()), "{name}");
             }
         }
-    }
-
-    #[test]
-    fn a_toolchain_is_installed_once() {
-        let folder = std::env::temp_dir().join(format!("xtask-examples-{}", std::process::id()));
-        let (pins, tools) = (folder.join("pins"), folder.join("tools"));
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(&pins, "1.0").unwrap();
-        assert!(ensure(&pins, &tools, "a tool", || bail!("no network")).is_err());
-        let installs = std::cell::Cell::new(0);
-        let install = || {
-            installs.set(installs.get() + 1);
-            Ok(())
-        };
-        for _ in 0..2 {
-            ensure(&pins, &tools, "a tool", install).unwrap();
-        }
-        assert_eq!(installs.get(), 1);
-        fs::write(&pins, "1.1").unwrap();
-        ensure(&pins, &tools, "a tool", install).unwrap();
-        assert_eq!(installs.get(), 2);
-        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -6,26 +6,30 @@ use anyhow::Result;
 
 use crate::args::Args;
 use crate::process::{cargo, run, say, step};
-use crate::{plugins, setup, workspace};
+use crate::{fuzz, plugins, python, setup, workspace};
 
-pub(crate) const SUMMARY: &str = "formatting, clippy, documentation, dependencies, layering";
+pub(crate) const SUMMARY: &str = "formatting, clippy, documentation, dependencies, layering, the Python client";
 pub(crate) const HELP: &str = "\
 usage: cargo xtask lint
 
 Formatting, clippy (also for the components, on their own target), documentation, dependencies (with cargo-deny, if it
-is installed) and the layering of the sources. Warnings are errors.
+is installed), the layering of the sources, and types, lints and formatting of the Python client. Warnings are errors.
 ";
 
 /// Runs the command.
 pub(crate) fn command(args: Args) -> Result<()> {
     args.finish()?;
     step("formatting (mend it with `cargo fmt --all`)", || run(&mut cargo(["fmt", "--all", "--check"])?))?;
-    step("clippy", || run(cargo(["clippy", "--all-targets", "--quiet"])?.args(DENY_WARNINGS)))?;
+    fuzz::compiler()?;
+    step("clippy", || {
+        run(cargo(["clippy", "--all-targets", "--quiet", "--features", fuzz::FEATURE])?.args(DENY_WARNINGS))
+    })?;
     setup::wasm_target()?;
     step("clippy of the components", || run(&mut components()?))?;
     step("documentation", || run(cargo(["doc", "--no-deps", "--quiet"])?.env("RUSTDOCFLAGS", "-D warnings")))?;
     dependencies()?;
     step("layering", || run(&mut cargo(["test", "--quiet", "-p", "memcell-tests", "--test", "layering"])?))?;
+    python::check()?;
     say("no complaints");
     Ok(())
 }

@@ -2,12 +2,19 @@
 
 mod args;
 mod bench;
+mod browser;
+mod crash;
 mod demo;
+mod docs;
 mod examples;
+mod fuzz;
 mod lint;
 mod plugins;
 mod process;
+mod prometheus;
+mod python;
 mod redis;
+mod registry;
 mod server;
 mod setup;
 mod test;
@@ -34,6 +41,10 @@ const COMMANDS: &[Command] = &[
     Command { name: "plugins", summary: plugins::SUMMARY, help: plugins::HELP, run: plugins::command },
     Command { name: "test", summary: test::SUMMARY, help: test::HELP, run: test::command },
     Command { name: "lint", summary: lint::SUMMARY, help: lint::HELP, run: lint::command },
+    Command { name: "docs", summary: docs::SUMMARY, help: docs::HELP, run: docs::command },
+    Command { name: "python", summary: python::SUMMARY, help: python::HELP, run: python::command },
+    Command { name: "crash", summary: crash::SUMMARY, help: crash::HELP, run: crash::command },
+    Command { name: "fuzz", summary: fuzz::SUMMARY, help: fuzz::HELP, run: fuzz::command },
     Command { name: "bench", summary: bench::SUMMARY, help: bench::HELP, run: bench::command },
 ];
 
@@ -44,7 +55,11 @@ enum Request {
 }
 
 fn main() -> ExitCode {
-    match understand(std::env::args().skip(1).collect()).and_then(carry_out) {
+    let done = match std::env::var_os(fuzz::WRAPPER_VARIABLE) {
+        Some(_) => fuzz::rustc(std::env::args_os().skip(1)),
+        None => understand(std::env::args().skip(1).collect()).and_then(carry_out),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Usage>() => {
             eprintln!("error: {error}");
@@ -117,9 +132,17 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_a_usage_error() {
-        for line in
-            ["", "tset", "help tset", "setup --now", "setup now", "plugins --guest", "demo --port many", "lint x"]
-        {
+        for line in [
+            "",
+            "tset",
+            "help tset",
+            "setup --now",
+            "setup now",
+            "plugins --guest",
+            "demo --port many",
+            "lint x",
+            "crash --kills 0",
+        ] {
             let error = understand(words(line)).and_then(carry_out).unwrap_err();
             assert!(error.is::<Usage>(), "{line:?}: {error:#}");
         }

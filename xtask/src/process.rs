@@ -64,6 +64,27 @@ pub(crate) fn run_last(command: &mut Command) -> Result<()> {
     finish(command, true)
 }
 
+/// Puts a program in the place of this process: a Ctrl-C is then that program's alone, and whoever waits for this command waits
+/// until that program has cleaned up.
+///
+/// # Errors
+/// If it can't be started.
+#[cfg(unix)]
+pub(crate) fn become_or_run(command: &mut Command) -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+
+    Err(command.exec()).with_context(|| format!("can't run `{}`", shown(command)))
+}
+
+/// As [`run_last`], where a process can't take another one's place.
+///
+/// # Errors
+/// As [`run_last`].
+#[cfg(not(unix))]
+pub(crate) fn become_or_run(command: &mut Command) -> Result<()> {
+    run_last(command)
+}
+
 /// What a command prints to its standard output, trimmed; `None` if it can't be started or fails.
 pub(crate) fn output(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;

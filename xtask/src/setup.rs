@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::args::Args;
 use crate::process::{output, run, say, shown, step};
-use crate::{redis, server, workspace};
+use crate::{browser, prometheus, redis, registry, server, workspace};
 
 pub(crate) const SUMMARY: &str = "install what building and testing need; does nothing where it is all there";
 pub(crate) const HELP: &str = "\
@@ -21,9 +21,13 @@ Installs what this repository needs beside Rust, and says what it found. Running
   a MongoDB server           $MEMCELL_MONGOD, or `mongod` on PATH; else a development server that speaks MongoDB's
                              protocol is built, once, into the user's cache (~/.cache/memcell)
   a Redis server             `redis-server` and `redis-cli` on PATH, version 7 or newer; else Debian's packages
-  Debian packages            only if they are missing: clang and llvm (for components), redis-server, redis-tools; and if
-                             the development server has to be built: cmake, ninja-build, libclang-dev, pkg-config; as
-                             root they are installed, else you are told how to
+  Prometheus                 `prometheus` and `promtool` on PATH; else Debian's package, whose service is not started
+  a registry                 `docker-registry` on PATH; else Debian's package. None is left running
+  a browser                  `chromium` and `chromedriver` on PATH; else Debian's packages
+  Debian packages            only if they are missing: clang and llvm (for components), redis-server, redis-tools,
+                             prometheus, docker-registry, chromium, chromium-driver; and if the development server has
+                             to be built: cmake, ninja-build, libclang-dev, pkg-config; as root they are installed, else
+                             you are told how to
 ";
 
 /// What components are compiled for.
@@ -58,6 +62,12 @@ pub(crate) fn command(args: Args) -> Result<()> {
     say(&format!("MongoDB server: {server}"));
     let redis = redis::ensure()?;
     say(&format!("Redis server: {redis}"));
+    let prometheus = prometheus::ensure()?;
+    say(&format!("Prometheus: {prometheus}"));
+    let registry = registry::ensure()?;
+    say(&format!("registry: {registry}"));
+    let browser = browser::ensure()?;
+    say(&format!("browser: {browser}"));
     Ok(())
 }
 
@@ -170,6 +180,7 @@ fn is_there(need: &Need) -> bool {
     }
 }
 
-fn is_root() -> bool {
+/// Whether packages can be installed by this process.
+pub(crate) fn is_root() -> bool {
     output(Command::new("id").arg("-u")).is_some_and(|id| id == "0")
 }

@@ -7,16 +7,18 @@ use anyhow::{Context as _, Result};
 
 use crate::args::Args;
 use crate::process::{cargo, failed, run, run_last, say, shown, step};
-use crate::{examples, plugins, redis, setup, workspace};
+use crate::{browser, examples, fuzz, plugins, prometheus, python, redis, registry, setup, workspace};
 
 pub(crate) const SUMMARY: &str = "run all tests, or those whose names contain a word";
 pub(crate) const HELP: &str = "\
 usage: cargo xtask test [FILTER…]
 
 Sets up what is missing, builds the components, the examples in other languages, the misbehaving guests and the `memcell`
-program, and runs the tests of the workspace: with cargo-nextest if it is installed, else with `cargo test`. The last lines are the runner's count.
+program, looks for inputs that break something for a short time, and runs the tests of the Python client and those of the
+workspace: with cargo-nextest if it is installed, else with `cargo test`. The last lines are the runner's count.
 
-  FILTER   run only the tests whose names contain one of these; examples in the documentation are then left out
+  FILTER   run only the tests of the workspace whose names contain one of these; examples in the documentation are then left
+           out, and the Python client (see `cargo xtask python`) and fuzzing (`cargo xtask fuzz`)
 ";
 
 /// Runs the command.
@@ -24,19 +26,35 @@ pub(crate) fn command(args: Args) -> Result<()> {
     let filters = args.rest()?;
     setup::ensure()?;
     redis::ensure()?;
+    prometheus::ensure()?;
+    registry::ensure()?;
+    browser::ensure()?;
     plugins::build(true)?;
     examples::build()?;
     // Cargo only builds a program for the tests of its own package, and the end-to-end tests are another one.
     step("building the host", || run(&mut cargo(["build", "-p", "memcell-host", "--bin", "memcell"])?))?;
+    if filters.is_empty() {
+        fuzz::briefly()?;
+    }
+    // Whatever becomes of the client, the tests of the workspace are run, and their count comes last.
+    let client = if filters.is_empty() { python::test() } else { Ok(()) };
+    if let Err(error) = &client {
+        say(&format!("{error:#}; the other tests follow"));
+    }
+    workspace_tests(&filters)?;
+    client
+}
+
+fn workspace_tests(filters: &[String]) -> Result<()> {
     if workspace::find_program("cargo-nextest").is_none() {
-        return with_cargo_test(&filters);
+        return with_cargo_test(filters);
     }
     if filters.is_empty() {
         // Nextest leaves out the examples in the documentation.
         step("examples in the documentation", || run(&mut cargo(["test", "--doc", "--quiet"])?))?;
     }
     say("building and running the tests");
-    run_last(cargo(["nextest", "run", "--no-fail-fast"])?.args(&filters))
+    run_last(cargo(["nextest", "run", "--no-fail-fast"])?.args(filters))
 }
 
 /// `cargo test` prints a count for each test program. They are added up, for a reader as well as for CI, into one last line

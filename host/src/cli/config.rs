@@ -1,13 +1,16 @@
-//! `memcell config`: whether a configuration is fine, and an example of one.
+//! `memcell config`: whether a configuration is fine, an example of one, and having a host take one over.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use clap::Subcommand;
-use serde::Serialize;
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
 
-use super::{Exit, Failure, output};
-use crate::config::{BackendConfig, Config, ConfigError, EXAMPLE};
+use super::running::{HostArgs, RunningHost};
+use super::{Exit, Failure, output, session};
+use crate::config::{BackendConfig, Config, ConfigError, EXAMPLE, PluginSource, Role};
+use crate::oci::Components;
+use crate::security::Security;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -16,14 +19,66 @@ pub(super) enum ConfigCommand {
     Check,
     /// Print a commented configuration with every key
     Example,
+    /// Have the running host take over what its file says by now
+    #[command(after_help = AFTER_RELOAD)]
+    Reload(ReloadArgs),
+}
+
+const AFTER_RELOAD: &str = "\
+The host reads the file that it was started with. Either all of it is taken over or nothing is.
+
+Exit code 1: the host refused it, or none is running.
+
+Examples:
+  memcell config check && memcell config reload";
+
+/// Arguments of `memcell config reload`.
+#[derive(Debug, Args)]
+pub(super) struct ReloadArgs {
+    #[command(flatten)]
+    host: HostArgs,
 }
 
 /// Carries one out.
-pub(super) fn run(command: &ConfigCommand, path: &Path, json: bool) -> Result<Exit, Failure> {
+pub(super) fn run(command: ConfigCommand, path: &Path, json: bool) -> Result<Exit, Failure> {
     match command {
+        ConfigCommand::Reload(args) => reload(args, path, json),
         ConfigCommand::Check => check(path, json),
         ConfigCommand::Example => output::write(EXAMPLE.as_bytes()).map(|()| Exit::Fine),
     }
+}
+
+/// What a reload changed, as the host says it.
+#[derive(Deserialize, Serialize)]
+struct Reloaded {
+    changes: Vec<Change>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Change {
+    key: String,
+    change: String,
+}
+
+fn reload(args: ReloadArgs, path: &Path, json: bool) -> Result<Exit, Failure> {
+    let config = Config::load(path)?;
+    let runtime = session::runtime()?;
+    let reloaded: Reloaded = runtime.block_on(async {
+        let Some(host) = RunningHost::find(args.host, Role::Admin, &config).await? else {
+            return Err(Failure::Work(format!("no host is running at {}", config.http.listen)));
+        };
+        host.post("/v1/config/reload", None).await.map_err(|refusal| host.failure(refusal))
+    })?;
+    if json {
+        output::json_line(&reloaded)?;
+    } else if reloaded.changes.is_empty() {
+        output::line("nothing has changed")?;
+    } else {
+        for Change { key, change } in &reloaded.changes {
+            output::line(&format!("{key}: {change}"))?;
+        }
+    }
+    Ok(Exit::Fine)
 }
 
 /// The result for programs.
@@ -36,6 +91,14 @@ struct Report<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     listen: Option<String>,
     backends: Vec<ReportedBackend<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    keys: Vec<ReportedKey<'a>>,
+}
+
+#[derive(Serialize)]
+struct ReportedKey<'a> {
+    name: &'a str,
+    id: String,
 }
 
 #[derive(Serialize)]
@@ -56,7 +119,9 @@ struct ReportedBackend<'a> {
 }
 
 fn check(path: &Path, json: bool) -> Result<Exit, Failure> {
-    let config = match Config::load(path) {
+    // Tokens and certificates are as much a part of it as what names them.
+    let loaded = Config::load(path).and_then(|config| Security::load(&config, path).map(|_| config));
+    let config = match loaded {
         Ok(config) => config,
         Err(error) if json => {
             output::json_line(&refusal(&error))?;
@@ -66,14 +131,14 @@ fn check(path: &Path, json: bool) -> Result<Exit, Failure> {
     };
     // A backend that is required and can't be there keeps the host from starting, like any other problem of its configuration.
     let absent: Vec<&BackendConfig> =
-        config.backends.iter().filter(|one| one.enabled && one.required && !one.plugin.is_file()).collect();
+        config.backends.iter().filter(|one| one.enabled && one.required && place(one) == Place::NoFile).collect();
     let exit = if absent.is_empty() { Exit::Fine } else { Exit::Config };
     if json {
         output::json_line(&summary(&config, &absent))?;
         return Ok(exit);
     }
     for backend in &absent {
-        let (name, plugin) = (&backend.name, backend.plugin.display());
+        let (name, plugin) = (&backend.name, &backend.plugin);
         eprintln!("{}: backends.{name}.plugin: {plugin}: {ABSENT}", path.display());
     }
     if absent.is_empty() {
@@ -84,6 +149,27 @@ fn check(path: &Path, json: bool) -> Result<Exit, Failure> {
 
 const ABSENT: &str = "there is no such file, and the backend is required";
 
+/// Where the plugin of a backend is just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On this machine: in its file, or in the cache.
+    Here,
+    /// Still in its registry.
+    InRegistry,
+    NoFile,
+}
+
+fn place(backend: &BackendConfig) -> Place {
+    match &backend.plugin {
+        PluginSource::File(path) if path.is_file() => Place::Here,
+        PluginSource::File(_) => Place::NoFile,
+        PluginSource::Oci(plugin) if Components::of_user().has(&plugin.reference, backend.limits.component) => {
+            Place::Here
+        }
+        PluginSource::Oci(_) => Place::InRegistry,
+    }
+}
+
 fn refusal(error: &ConfigError) -> Report<'_> {
     let problems = error.problems().iter().map(|problem| ReportedProblem {
         key: &problem.key,
@@ -91,17 +177,25 @@ fn refusal(error: &ConfigError) -> Report<'_> {
         column: problem.column,
         message: &problem.message,
     });
-    Report { fine: false, problems: problems.collect(), mongodb: None, listen: None, backends: Vec::new() }
+    Report {
+        fine: false,
+        problems: problems.collect(),
+        mongodb: None,
+        listen: None,
+        backends: Vec::new(),
+        keys: Vec::new(),
+    }
 }
 
 fn summary<'a>(config: &'a Config, absent: &[&'a BackendConfig]) -> Report<'a> {
     let backends = config.backends.iter().map(|backend| ReportedBackend {
         name: &backend.name,
-        plugin: backend.plugin.display().to_string(),
-        plugin_found: backend.plugin.is_file(),
+        plugin: backend.plugin.to_string(),
+        plugin_found: place(backend) == Place::Here,
         enabled: backend.enabled,
         required: backend.required,
     });
+    let keys = config.encryption.keys.iter().map(|key| ReportedKey { name: key.name(), id: key.id().to_string() });
     let problems =
         absent.iter().map(|backend| ReportedProblem { key: &backend.name, line: None, column: None, message: ABSENT });
     Report {
@@ -110,6 +204,7 @@ fn summary<'a>(config: &'a Config, absent: &[&'a BackendConfig]) -> Report<'a> {
         mongodb: Some(config.mongodb.redacted_uri()),
         listen: Some(config.http.listen.to_string()),
         backends: backends.collect(),
+        keys: keys.collect(),
     }
 }
 
@@ -124,17 +219,22 @@ fn describe(path: &Path, config: &Config) -> String {
         config.mongodb.collection
     );
     let _ = writeln!(text, "  http      {}", config.http.listen);
+    for key in &config.encryption.keys {
+        let _ = writeln!(text, "  key       {}: {}", key.name(), key.id());
+    }
     if config.backends.is_empty() {
         text.push_str("  backends  none: everything works on mongodb alone, and nothing is validated\n");
     }
     for backend in &config.backends {
-        let plugin = backend.plugin.display();
-        let state = match (backend.enabled, backend.plugin.is_file()) {
+        let state = match (backend.enabled, place(backend)) {
             (false, _) => ", not enabled",
-            (true, true) => "",
-            (true, false) => ", which is not there: the host starts without this backend",
+            (true, Place::Here) => "",
+            (true, Place::InRegistry) => {
+                ", which is not in the cache: the host fetches it; so does `memcell plugin pull`"
+            }
+            (true, Place::NoFile) => ", which is not there: the host starts without this backend",
         };
-        let _ = writeln!(text, "  backend   {}: {plugin}{state}", backend.name);
+        let _ = writeln!(text, "  backend   {}: {}{state}", backend.name, backend.plugin);
     }
     text
 }

@@ -77,11 +77,19 @@ impl Failure {
             Self::Config(error) => eprintln!("{error}"),
             Self::Store(error) => {
                 tracing::debug!(?error, "the command failed");
-                eprintln!("error: {error}");
+                eprintln!("error: {error}{}", hint(error.kind()));
             }
             Self::Usage(message) | Self::Work(message) => eprintln!("error: {message}"),
             Self::OutputClosed => {}
         }
+    }
+}
+
+/// How to mend it, where the error itself is for users of the API as well.
+fn hint(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Unavailable => "; mongodb.uri says where it is looked for, and under which replicaSet",
+        _ => "",
     }
 }
 

@@ -9,6 +9,8 @@ mod pipeline;
 mod records;
 mod summary;
 
+pub(crate) use self::batch::parse_all;
+
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::num::NonZeroUsize;
@@ -29,7 +31,7 @@ A document that bears an id (event_id or _id) keeps it, and is left alone if the
 interrupted can simply be repeated. Documents without an id get a new one each time. Documents that aren't valid are reported with their
 line and skipped; with --strict the first of them ends the import, and nothing after it is imported.
 
-The documents go into MongoDB alone. A host copies them to its in-memory backends when it is started; one that is running doesn't.
+The documents go into MongoDB alone. A host that runs mirrors them from there, as it does with every change; any other when it is started.
 
 Exit code 1: something was not imported, other than what was there already.
 

@@ -1,36 +1,54 @@
-//! The log: events on the standard error, as text or as JSON.
+//! The log: events on the standard error, as text or as JSON, and how much of it, which can be changed.
 
 use std::io::{self, IsTerminal as _};
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use super::Failure;
 use crate::config::LogFormat;
+use crate::reload::SetLogLevel;
+use crate::trace::Exporter;
 
 /// What commands log that aren't services: their results are what they have to say.
 pub(super) const QUIET: &str = "warn";
 
-/// Begins to log.
+/// Begins to log, and to send spans where there is somebody to send them to. Answers what changes the directives.
 ///
 /// # Errors
 /// If the directives are malformed, or something in the process logs already.
-pub(super) fn start(format: LogFormat, directives: &str) -> Result<(), Failure> {
+pub(super) fn start(format: LogFormat, directives: &str, spans: Option<&Exporter>) -> Result<SetLogLevel, Failure> {
     let filter =
         EnvFilter::builder().parse(directives).map_err(|error| Failure::Work(format!("the log level: {error}")))?;
+    let (filter, handle) = reload::Layer::new(filter);
     let terminal = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Said of a standard error that is gone, on the standard error, they would be panics in whatever had something to log.
+    let lines = fmt::layer().with_writer(io::stderr).log_internal_errors(false);
     let as_text = match format {
         LogFormat::Auto => terminal,
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let started = if as_text {
-        builder.with_ansi(terminal).try_init()
+    let lines = if as_text {
+        lines.with_ansi(terminal).boxed()
     } else {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        // Of the spans the innermost: a request with its id, or a call with those of its requests.
+        lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
     };
-    started.map_err(|error| Failure::Work(format!("the log: {error}")))
+    let spans = spans.map(Exporter::layer);
+    let started = tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init();
+    started.map_err(|error| Failure::Work(format!("the log: {error}")))?;
+    Ok(Box::new(move |directives| set_level(directives, |filter| handle.reload(filter))))
+}
+
+/// A level that can't be set leaves the present one.
+fn set_level(directives: &str, reload: impl FnOnce(EnvFilter) -> Result<(), reload::Error>) {
+    let set = EnvFilter::builder().parse(directives).map_err(|error| error.to_string());
+    if let Err(error) = set.and_then(|filter| reload(filter).map_err(|error| error.to_string())) {
+        tracing::error!(error, directives, "the log level could not be changed");
+    }
 }
 
 /// Checks directives from the command line or the environment. None at all are fine too: a variable that is empty counts as unset.

@@ -4,6 +4,8 @@ mod bench;
 mod inspect;
 mod junit;
 mod new;
+mod pull;
+mod push;
 mod report;
 mod subject;
 mod test;
@@ -23,6 +25,10 @@ pub(super) enum PluginCommand {
     Inspect(inspect::InspectArgs),
     /// Test a plugin against the contract, one line a case
     Test(test::TestArgs),
+    /// Fetch a plugin from a registry ahead of time, or learn which one a tag means
+    Pull(pull::PullArgs),
+    /// Bring a plugin to a registry
+    Push(push::PushArgs),
     /// Measure a plugin, beside another one and a native map
     Bench(bench::BenchArgs),
 }
@@ -33,6 +39,8 @@ pub(super) fn run(command: PluginCommand, config: &Path, json: bool) -> Result<E
         PluginCommand::New(args) => new::run(&args, json),
         PluginCommand::Bench(args) => bench::run(&args, config, json),
         PluginCommand::Inspect(args) => inspect::run(&args, config, json),
+        PluginCommand::Pull(args) => pull::run(&args, config, json),
+        PluginCommand::Push(args) => push::run(&args, config, json),
         PluginCommand::Test(args) => test::run(args, config, json),
     }
 }

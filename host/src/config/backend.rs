@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use super::defaults;
 use super::grants::GrantsConfig;
+use super::plugin::PluginSource;
+use crate::codec::{Codec, DEFAULT_LEVEL, Dictionary, EncryptionKey, Format};
 
 /// One key-value backend.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BackendConfig {
     /// Its name in the file, in metrics and in the API: 1 to 63 of `a`–`z`, `0`–`9` and `-`, the first no `-`.
     pub name: String,
-    /// The component file.
-    pub plugin: PathBuf,
-    /// The SHA-256 digest that the file must have.
+    /// Where the component is.
+    pub plugin: PluginSource,
+    /// The SHA-256 digest that the component must have.
     pub sha256: Option<[u8; 32]>,
     /// Whether the host refuses to start when this backend can't be loaded.
     pub required: bool,
@@ -24,14 +26,30 @@ pub struct BackendConfig {
     pub shards: u32,
     /// How documents are encoded in it.
     pub format: ValueFormat,
+    /// Whether they are compressed.
+    pub compression: Compression,
+    /// How hard zstd tries, from 1 to 19.
+    pub compression_level: i32,
+    /// What it compresses with, if it compresses.
+    pub dictionary: Option<Dictionary>,
+    /// What values may have been compressed with before.
+    pub old_dictionaries: Vec<Dictionary>,
+    /// What values are encrypted with; `None`: they aren't.
+    pub encryption_key: Option<EncryptionKey>,
+    /// Whether copies that aren't encrypted are refused, and not only written no more.
+    pub encrypted_only: bool,
+    /// What values may have been encrypted with: all keys of `[encryption.keys]`.
+    pub decryption_keys: Vec<EncryptionKey>,
     /// After how long an entry expires; `None`: never.
     pub ttl: Option<Duration>,
     /// How long the mark of a deleted key is kept.
     pub tombstone_ttl: Duration,
     /// When a write is answered.
     pub ack: Ack,
-    /// How long a write with [`Ack::Mirrored`] waits for this backend at the most.
+    /// How long a write with [`Ack::Mirrored`], or one in two phases, waits for this backend at the most, each time.
     pub ack_timeout: Duration,
+    /// Whether writes are prepared in this backend before MongoDB commits them.
+    pub two_phase: bool,
     /// `[backends.NAME.queue]`
     pub queue: QueueConfig,
     /// `[backends.NAME.grants]`
@@ -40,8 +58,11 @@ pub struct BackendConfig {
     pub limits: LimitsConfig,
     /// `[backends.NAME.supervision]`
     pub supervision: SupervisionConfig,
-    /// `[backends.NAME.settings]`: what the plugin's `open` is given, in the order of the file.
+    /// `[backends.NAME.settings]` and after them `[backends.NAME.secrets]`: what the plugin's `open` is given, in the order of
+    /// the file.
     pub settings: Vec<(String, String)>,
+    /// The names of those settings that are nobody's business: their values came from files of their own.
+    pub secrets: Vec<String>,
 }
 
 /// How a document is encoded for a backend.
@@ -52,6 +73,16 @@ pub enum ValueFormat {
     Json,
     /// BSON as MongoDB keeps it: no re-encoding.
     Bson,
+}
+
+/// Whether values are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// They are stored as they are.
+    #[default]
+    None,
+    /// With zstd, each where that pays.
+    Zstd,
 }
 
 /// When a write is answered.
@@ -122,22 +153,51 @@ impl BackendConfig {
     pub fn new(name: impl Into<String>, plugin: PathBuf) -> Self {
         Self {
             name: name.into(),
-            plugin,
+            plugin: plugin.into(),
             sha256: None,
             required: false,
             enabled: true,
             shards: defaults::SHARDS,
             format: ValueFormat::default(),
+            compression: Compression::default(),
+            compression_level: DEFAULT_LEVEL,
+            dictionary: None,
+            old_dictionaries: Vec::new(),
+            encryption_key: None,
+            encrypted_only: false,
+            decryption_keys: Vec::new(),
             ttl: None,
             tombstone_ttl: defaults::TOMBSTONE_TTL,
             ack: Ack::default(),
             ack_timeout: defaults::ACK_TIMEOUT,
+            two_phase: false,
             queue: QueueConfig::default(),
             grants: GrantsConfig::default(),
             limits: LimitsConfig::default(),
             supervision: SupervisionConfig::default(),
             settings: Vec::new(),
+            secrets: Vec::new(),
         }
+    }
+
+    /// How its values are written and read.
+    pub fn codec(&self) -> Codec {
+        let format = match self.format {
+            ValueFormat::Json => Format::Json,
+            ValueFormat::Bson => Format::Bson,
+        };
+        let mut codec = Codec::plain(format);
+        match self.compression {
+            Compression::None => codec = codec.reading(&[], self.dictionary.as_slice()),
+            Compression::Zstd => codec = codec.compressing(self.compression_level, self.dictionary.clone()),
+        }
+        if let Some(key) = &self.encryption_key {
+            codec = codec.encrypting(key.clone());
+        }
+        if self.encrypted_only {
+            codec = codec.encrypted_only();
+        }
+        codec.reading(&self.decryption_keys, &self.old_dictionaries)
     }
 }
 
@@ -153,15 +213,24 @@ impl fmt::Debug for BackendConfig {
             enabled,
             shards,
             format,
+            compression,
+            compression_level,
+            dictionary,
+            old_dictionaries,
+            encryption_key,
+            encrypted_only,
+            decryption_keys,
             ttl,
             tombstone_ttl,
             ack,
             ack_timeout,
+            two_phase,
             queue,
             grants,
             limits,
             supervision,
             settings,
+            secrets,
         } = self;
         f.debug_struct("BackendConfig")
             .field("name", name)
@@ -171,15 +240,24 @@ impl fmt::Debug for BackendConfig {
             .field("enabled", enabled)
             .field("shards", shards)
             .field("format", format)
+            .field("compression", compression)
+            .field("compression_level", compression_level)
+            .field("dictionary", dictionary)
+            .field("old_dictionaries", old_dictionaries)
+            .field("encryption_key", encryption_key)
+            .field("encrypted_only", encrypted_only)
+            .field("decryption_keys", decryption_keys)
             .field("ttl", ttl)
             .field("tombstone_ttl", tombstone_ttl)
             .field("ack", ack)
             .field("ack_timeout", ack_timeout)
+            .field("two_phase", two_phase)
             .field("queue", queue)
             .field("grants", grants)
             .field("limits", limits)
             .field("supervision", supervision)
             .field("settings", &settings.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("secrets", secrets)
             .finish()
     }
 }

@@ -26,6 +26,24 @@ pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 /// The largest document that MongoDB takes.
 pub(super) const MAX_BODY_BYTES: u64 = 16 * MIB;
+/// Sixteen of the largest bodies, or ten thousand ordinary ones; decoded, they take some times that.
+pub(super) const MAX_BODIES_BYTES: u64 = 256 * MIB;
+/// Some times what browsers send with all their cookies.
+pub(super) const MAX_HEAD_BYTES: u32 = 64 * 1024;
+/// What the HTTP library takes unasked: an honest client sends about ten, with proxies on the way twenty.
+pub(super) const MAX_HEADERS: usize = 100;
+/// What common proxies let through.
+pub(super) const MAX_URI_BYTES: usize = 63 * 1024;
+/// More clients than one host serves usefully; idle ones cost some kilobytes each.
+pub(super) const MAX_CONNECTIONS: usize = 16_384;
+/// Ten times what MongoDB's connection pool works on at once: beyond that, requests only wait for each other.
+pub(super) const MAX_REQUESTS: usize = 1024;
+/// As long as load balancers keep idle connections, so that they are the first to close.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Three round trips on the worst of networks, and a slow machine's arithmetic.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Certificates are renewed days before they expire.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(MINUTE);
 /// What most load balancers and HTTP clients wait.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Shorter than the 30 s after which common supervisors kill, with time left for closing the backends.
@@ -44,6 +62,7 @@ pub(super) const RECHECK_AFTER: Duration = Duration::from_millis(500);
 pub(super) const MISMATCHES: usize = 1000;
 
 // [log]
+pub(super) const TRACES_SAMPLE: f64 = 1.0;
 pub(super) const LOG_LEVEL: &str = "info";
 
 // [backends.NAME]
@@ -85,6 +104,10 @@ pub(super) const HANDLES: usize = 256;
 pub(super) const COMPONENT_BYTES: u64 = 128 * MIB;
 /// The largest such component takes half a minute on a slow machine, once: the result is cached.
 pub(super) const COMPILE_TIMEOUT: Duration = Duration::from_secs(2 * MINUTE);
+
+// [registries.NAME]
+/// The largest component that is usual comes through a slow line (10 Mbit/s) in that time.
+pub(super) const REGISTRY_TIMEOUT: Duration = Duration::from_secs(2 * MINUTE);
 
 // [backends.NAME.supervision], per shard
 /// A single hiccup must not open the breaker, a dead store must do so within seconds.

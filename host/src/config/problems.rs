@@ -31,7 +31,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(origin: &Path, mut problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(origin: &Path, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| (problem.line, problem.column));
         Self { origin: origin.to_owned(), problems }
     }

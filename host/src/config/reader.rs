@@ -2,7 +2,8 @@
 //!
 //! A [`Section`] hands out the values of one table. A value that is wrong is reported and replaced by its default, so
 //! that reading goes on and the next problem is found too; whoever has read everything asks [`Reading::finish`] whether
-//! the result counts. A key that is in the file and that nobody asked for is unknown.
+//! the result counts. A key that is in the file and that nobody asked for is unknown. What the environment says of a key
+//! takes the place of what the file says.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -12,6 +13,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::environment::Environment;
 use super::problems::{ConfigError, Problem};
 
 /// The largest number of edits at which a name is still offered as what was meant.
@@ -20,6 +22,7 @@ const MAX_EDITS: usize = 2;
 /// One pass over one document.
 pub(super) struct Reading<'a> {
     text: &'a str,
+    environment: &'a Environment,
     syntax: Vec<Problem>,
     problems: RefCell<Vec<Problem>>,
     /// The keys that were asked for, by the dotted path of their table.
@@ -45,9 +48,15 @@ pub(super) struct Entry<'a> {
 
 impl<'a> Reading<'a> {
     /// `errors`: where `text` isn't TOML.
-    pub(super) fn new(text: &'a str, errors: &[toml::de::Error]) -> Self {
-        let syntax = errors.iter().map(|error| syntax_problem(text, error)).collect();
-        Self { text, syntax, problems: RefCell::default(), known: RefCell::default(), unknown: RefCell::default() }
+    pub(super) fn new(text: &'a str, errors: &[toml::de::Error], environment: &'a Environment) -> Self {
+        Self {
+            text,
+            environment,
+            syntax: errors.iter().map(|error| syntax_problem(text, error)).collect(),
+            problems: RefCell::default(),
+            known: RefCell::default(),
+            unknown: RefCell::default(),
+        }
     }
 
     /// The document itself.
@@ -62,7 +71,6 @@ impl<'a> Reading<'a> {
     }
 
     /// All keys that were asked for, dotted.
-    #[cfg(test)]
     pub(super) fn known(&self) -> BTreeSet<String> {
         let known = self.known.borrow();
         known.iter().flat_map(|(path, names)| names.iter().map(move |name| dotted(path, name))).collect()
@@ -77,8 +85,23 @@ impl<'a> Reading<'a> {
         for (path, name, at) in self.unknown.take() {
             self.problem(dotted(&path, &name), Some(at), self.explain_unknown(&path, &name));
         }
+        self.report_unknown_variables();
         let problems = self.problems.into_inner();
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::new(origin, problems)) }
+    }
+
+    /// A variable that was meant to override something and doesn't is as wrong as an unknown key.
+    fn report_unknown_variables(&self) {
+        let known = self.known();
+        let keys: Vec<&str> = known.iter().map(String::as_str).collect();
+        let tables: Vec<&str> = keys.iter().copied().filter(|key| !key.contains('.')).collect();
+        for variable in self.environment.unknown(&tables, &keys) {
+            let message = format!(
+                "the environment variable {variable} overrides no key; its name is MEMCELL_ and the dotted key in capitals, with _ \
+                 for every other character, and backends and their settings have to be in the file"
+            );
+            self.problem(String::new(), None, message);
+        }
     }
 
     /// What may have been meant: a key of the same table that looks alike, or one of the same name in a neighbouring
@@ -119,12 +142,35 @@ impl<'a> Section<'a> {
     }
 
     /// The value of a key, or `default` if the key is absent or `parse` refuses its value; a refusal is reported.
-    pub(super) fn read<T>(&self, name: &str, default: T, parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>) -> T {
+    pub(super) fn read<T>(&self, name: &str, default: T, parse: impl Fn(&DeValue<'_>) -> Result<T, String>) -> T {
         self.optional(name, parse).unwrap_or(default)
     }
 
     /// The value of a key, if it is there and right; a refusal is reported.
-    pub(super) fn optional<T>(&self, name: &str, parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>) -> Option<T> {
+    pub(super) fn optional<T>(&self, name: &str, parse: impl Fn(&DeValue<'_>) -> Result<T, String>) -> Option<T> {
+        let written = self.written(name, &parse);
+        self.overriding(name, parse).unwrap_or(written)
+    }
+
+    /// What the environment says of a key, if anything: `Some(None)` if that is wrong, which is reported.
+    pub(super) fn overriding<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<Option<T>> {
+        let (variable, text) = self.reading.environment.of_key(&self.key(name))?;
+        match parse_bare(text, parse) {
+            Ok(value) => Some(Some(value)),
+            Err(reason) => {
+                let message = format!("the environment variable {variable} {reason}");
+                self.reading.problem(self.key(name), None, message);
+                Some(None)
+            }
+        }
+    }
+
+    /// What the file says of a key, if it does and is right; a refusal is reported.
+    pub(super) fn written<T>(&self, name: &str, parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>) -> Option<T> {
         let entry = self.entry(name)?;
         match parse(entry.value) {
             Ok(value) => Some(value),
@@ -140,7 +186,7 @@ impl<'a> Section<'a> {
         &self,
         name: &str,
         what: &str,
-        parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+        parse: impl Fn(&DeValue<'_>) -> Result<T, String>,
     ) -> Option<T> {
         if !self.has(name) {
             self.problem(name, format!("is required: {what}"));
@@ -148,9 +194,14 @@ impl<'a> Section<'a> {
         self.optional(name, parse)
     }
 
-    /// Whether the document has this key.
+    /// Whether files and variables with secrets are to be read.
+    pub(super) fn reads_secrets(&self) -> bool {
+        self.reading.environment.reads_secrets()
+    }
+
+    /// Whether the document has this key, or the environment in its place.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.entry(name).is_some()
+        self.entry(name).is_some() || self.reading.environment.of_key(&self.key(name)).is_some()
     }
 
     /// The table under a key, be it there or not. Anything but a table is reported.
@@ -183,13 +234,10 @@ impl<'a> Section<'a> {
 
     /// Reports a problem with a key of this table, where the key is, or else where the table begins.
     pub(super) fn problem(&self, name: &str, message: impl Into<String>) {
-        let at = self.entry(name).map(|entry| entry.at).or(self.at);
+        // What the environment says is nowhere in the file.
+        let is_overridden = self.reading.environment.of_key(&self.key(name)).is_some();
+        let at = self.entry(name).map(|entry| entry.at).or(self.at).filter(|_| !is_overridden);
         self.reading.problem(self.key(name), at, message);
-    }
-
-    /// Reports a problem with what the environment says in place of a key of this table: it is nowhere in the file.
-    pub(super) fn problem_outside(&self, name: &str, message: impl Into<String>) {
-        self.reading.problem(self.key(name), None, message);
     }
 
     /// Notes the keys that nobody has asked for.
@@ -202,6 +250,14 @@ impl<'a> Section<'a> {
             }
         }
     }
+}
+
+/// Parses the text of a variable, in which a text needs no quotes and other values look as in the file.
+fn parse_bare<T>(text: &str, parse: impl Fn(&DeValue<'_>) -> Result<T, String>) -> Result<T, String> {
+    parse(&DeValue::String(Cow::Borrowed(text))).or_else(|refusal| match DeValue::parse(text) {
+        Ok(value) if !value.get_ref().is_str() => parse(value.get_ref()),
+        _ => Err(refusal),
+    })
 }
 
 /// What a value is, for a message: short, and on one line.

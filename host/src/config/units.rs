@@ -25,7 +25,7 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// Reads `512B`, `64KiB`, `256MiB`, `1GiB`, `1TiB`, and the decimal `kB`, `MB`, `GB`, `TB`. `None` as for durations.
-pub(super) fn parse_bytes(text: &str) -> Option<u64> {
+pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     parse(text, &SIZE)
 }
 

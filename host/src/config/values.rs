@@ -11,7 +11,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::reader::{describe, quote};
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
-use super::{Destination, MongoUri};
+use super::{Destination, MongoUri, OciName, OciPlugin, PluginSource, RegistryConfig, registry};
+use crate::hex;
 
 type Parsed<T> = Result<T, String>;
 
@@ -27,6 +28,14 @@ pub(super) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Pars
     const FORM: &str =
         "a size in quotes: a whole number and its unit, B, kB, KiB, MB, MiB, GB, GiB, TB or TiB, such as \"64MiB\"";
     move |value| quantity(value, FORM, &range, parse_bytes, show_bytes)
+}
+
+/// A number of bytes within `range`, which is one of small numbers.
+pub(super) fn small_bytes<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
+    move |value| {
+        let number = bytes(range.clone())(value)?;
+        T::try_from(number).map_err(|_| format!("is too large: {}", describe(value)))
+    }
 }
 
 fn quantity<T: PartialOrd + Copy>(
@@ -102,12 +111,40 @@ pub(super) fn path(folder: &Path) -> impl Fn(&DeValue<'_>) -> Parsed<PathBuf> {
     }
 }
 
+/// The path of a component, or a reference to one in a registry.
+pub(super) fn plugin(folder: &Path, registries: &[RegistryConfig]) -> impl Fn(&DeValue<'_>) -> Parsed<PluginSource> {
+    move |value| {
+        let written = text(value)?;
+        if OciName::is_meant_by(written) {
+            let reference = OciName::parse(written)?.pinned()?;
+            let registry = registry::named(registries, &reference.registry);
+            return Ok(PluginSource::Oci(Box::new(OciPlugin { reference, registry })));
+        }
+        match written.split_once("://") {
+            Some(_) => Err(format!("must be a path, or a reference that begins with oci://, found {}", quote(written))),
+            None => path(folder)(value).map(PluginSource::File),
+        }
+    }
+}
+
 /// An IP address and a port.
 pub(super) fn socket_address(text: &str) -> Parsed<SocketAddr> {
     text.parse().map_err(|_| {
         let example = "such as \"127.0.0.1:8080\", \"0.0.0.0:8080\" or \"[::1]:8080\"";
         format!("must be an IP address and a port, {example}, found {}", quote(text))
     })
+}
+
+/// The URL of a service. A refusal doesn't quote it: there may be a password in it.
+pub(super) fn http_url(value: &DeValue<'_>) -> Parsed<String> {
+    const FORM: &str =
+        "must be a URL that begins with http:// or https://, such as \"http://127.0.0.1:4318/v1/traces\"";
+    let text = value.as_str().ok_or(FORM)?;
+    let url = reqwest::Url::parse(text).map_err(|error| format!("{FORM}: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(FORM.to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// A TCP endpoint, `host:port`.
@@ -150,20 +187,8 @@ pub(super) fn list<T: PartialEq>(
 
 /// The SHA-256 digest of a file.
 pub(super) fn digest(value: &DeValue<'_>) -> Parsed<[u8; 32]> {
-    let mut digest = [0; 32];
-    let mut nibbles = text(value)?.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()));
-    let mut next = || nibbles.next().flatten();
-    let complete = digest.iter_mut().all(|byte| match (next(), next()) {
-        (Some(high), Some(low)) => {
-            *byte = high << 4 | low;
-            true
-        }
-        _ => false,
-    });
-    if complete && nibbles.next().is_none() {
-        return Ok(digest);
-    }
-    Err(format!("must be 64 hexadecimal digits, as sha256sum prints them, found {}", describe(value)))
+    hex::sha256(text(value)?)
+        .ok_or_else(|| format!("must be 64 hexadecimal digits, as sha256sum prints them, found {}", describe(value)))
 }
 
 /// What `mongodb.uri` says: `None` for `embedded`. The refusal never quotes the text, which may hold a password.

@@ -65,6 +65,17 @@ sentences! {
     PERSISTENT = "What `flush` acknowledged is still there when the next instance is opened with the same shard number and settings, even after a crash of the host.";
     EPHEMERAL = "If false, every instance starts empty.";
     APART = "one that keeps its own state keeps it apart by this number.";
+    DIGEST = "The digest of each key's entry, `none` for a key that has none.";
+    HEAD = "`head-bytes` is at most 256.";
+    HOLD = "A record (an entry or a tombstone) remembers the largest token that it was written under so, and such a write is `stale` if its own token is smaller than that; before the first `hold`, it is 0.";
+    TOKENLESS = "`newer` writes have no token, and leave the one of the record as it is.";
+    UNSEEN = "nothing of it is to be seen in answers, scans and statistics, and it has no influence on other writes.";
+    PREPARE = "Keeps the intent of a transaction, in the place of the one that it may have already. Refused as a put or a delete of the same items would be, and then nothing is kept.";
+    COMMIT = "Carries out the intent of a transaction, with the condition `newer` for each of its writes, and removes it";
+    COMMIT_DURABLE = "If the backend is `persistent`, that is durable when this returns.";
+    ABORT = "Removes the intent of a transaction.";
+    UNKNOWN = "A transaction without an intent is no error.";
+    IN_DOUBT = "The transactions that have an intent with at least one write, each once, in no particular order.";
     SHARED = "Several instances, also on different hosts, see the same entries.";
 }
 

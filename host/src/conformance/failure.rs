@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::kv::{Condition, Entry, KvError, Mark, Outcome, Usage};
+use crate::kv::{Condition, Digest, Entry, KvError, Mark, Outcome, Usage};
 
 /// The most items of a list, and bytes of a text, that are shown.
 const SHOWN_ITEMS: usize = 8;
@@ -86,6 +86,17 @@ impl Show for Entry {
         show_key(text, &self.key, self.stamp, self.expires_at);
         text.push_str(" = ");
         show_bytes(text, &self.value);
+    }
+}
+
+impl Show for Digest {
+    fn show(&self, text: &mut String) {
+        let Self { stamp, expires_at, head, value_bytes, rest_hash } = self;
+        show_key(text, "", *stamp, *expires_at);
+        text.push_str(" = ");
+        show_bytes(text, head);
+        // Writing to a String can't fail.
+        let _ = write!(text, " of {value_bytes} bytes, the rest hashed to {rest_hash:016x}");
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod basics;
 mod contract;
+mod digests;
 mod durability;
 mod expiry;
 mod failure;
@@ -23,11 +24,12 @@ mod sharing;
 mod sizes;
 mod stamps;
 mod suite;
+mod two_phase;
 
 pub use failure::Failure;
 pub use suite::{Case, CaseReport, Needs, Suite, Verdict};
 
-use Needs::{Ephemeral, Nothing, Persistent, Private, Shared};
+use Needs::{Digests, Ephemeral, Fencing, Nothing, Persistent, Private, Shared, TwoPhase};
 use suite::case;
 
 /// Every case, in the order in which they run: from what everything else depends on to what is peculiar.
@@ -86,5 +88,15 @@ pub const CASES: &[Case] = &[
     case("shards_are_kept_apart", Private, durability::shards_are_kept_apart),
     case("instances_see_each_other", Shared, sharing::instances_see_each_other),
     case("judging_is_atomic_between_instances", Shared, sharing::judging_is_atomic_between_instances),
+    case("a_smaller_token_keeps_out", Fencing, sharing::a_smaller_token_keeps_out),
+    case("digests_are_of_what_is_stored", Digests, digests::digests_are_of_what_is_stored),
+    case("what_is_no_entry_has_no_digest", Digests, digests::what_is_no_entry_has_no_digest),
+    case("what_is_prepared_is_out_of_sight", TwoPhase, two_phase::what_is_prepared_is_out_of_sight),
+    case("aborting_leaves_nothing", TwoPhase, two_phase::aborting_leaves_nothing),
+    case("preparing_again_replaces", TwoPhase, two_phase::preparing_again_replaces),
+    case("committing_obeys_the_stamps", TwoPhase, two_phase::committing_obeys_the_stamps),
+    case("unknown_transactions_are_fine", TwoPhase, two_phase::unknown_transactions_are_fine),
+    case("what_no_put_may_be_is_not_prepared", TwoPhase, two_phase::what_no_put_may_be_is_not_prepared),
+    case("what_is_prepared_survives_a_crash", TwoPhase, two_phase::what_is_prepared_survives_a_crash),
     case("random_operations_agree_with_a_model", Nothing, model::random_operations_agree_with_a_model),
 ];

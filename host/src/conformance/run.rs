@@ -124,6 +124,13 @@ impl<'s> Run<'s> {
             keys.iter().map(|key| Mark { key: key.clone(), stamp: u64::MAX, expires_at: Some(PAST) }).collect();
         for shard in shards {
             let mut client = self.open_shard(shard)?;
+            if self.capabilities.shared && self.trials().has_fencing() {
+                match client.trial.hold(u64::MAX) {
+                    // Who keeps nobody out doesn't keep this out either.
+                    Err(KvError::Refused(GuestError::Unsupported(_))) => {}
+                    held => answered(held, "hold", contract::HOLD)?,
+                }
+            }
             for part in marks.chunks(self.batch_of(1)) {
                 match client.delete(part, Condition::NotOlder) {
                     Err(Stop::Skip(reason)) => {

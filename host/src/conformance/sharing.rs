@@ -29,6 +29,34 @@ pub(super) fn instances_see_each_other(run: &Run<'_>) -> Checked {
     first.close()
 }
 
+pub(super) fn a_smaller_token_keeps_out(run: &Run<'_>) -> Checked {
+    let mut earlier = run.open()?;
+    let mut later = run.open()?;
+    for (backend, token) in [(&mut earlier, 7), (&mut later, 8)] {
+        if let Err(error) = backend.trial().hold(token) {
+            return failed(contract::HOLD, format!("an answer to hold of {token}"), error.to_string());
+        }
+    }
+    earlier.puts(contract::HOLD, &run.entry("a", STAMP, "of 7"), Condition::NotOlder, Outcome::Applied)?;
+    earlier.puts(contract::HOLD, &run.entry("b", STAMP, "of 7"), Condition::Always, Outcome::Applied)?;
+    later.puts(contract::HOLD, &run.entry("a", STAMP, "of 8"), Condition::NotOlder, Outcome::Applied)?;
+    // Whoever had the smaller token is kept out where the larger one was, by every way but `newer`, whatever its stamp.
+    for condition in [Condition::NotOlder, Condition::Always] {
+        earlier.puts(contract::HOLD, &run.entry("a", STAMP + 5, "late"), condition, Outcome::Stale)?;
+        earlier.deletes(contract::HOLD, &run.mark("a", STAMP + 5), condition, Outcome::Stale)?;
+    }
+    earlier.has(contract::HOLD, "of what the larger token wrote", &run.entry("a", STAMP, "of 8"))?;
+    earlier.puts(contract::HOLD, &run.entry("b", STAMP, "again of 7"), Condition::NotOlder, Outcome::Applied)?;
+    earlier.puts(contract::TOKENLESS, &run.entry("a", STAMP + 6, "newer"), Condition::Newer, Outcome::Applied)?;
+    earlier.puts(contract::TOKENLESS, &run.entry("a", STAMP + 7, "late"), Condition::Always, Outcome::Stale)?;
+    // A tombstone remembers as well.
+    later.deletes(contract::HOLD, &run.mark("b", STAMP + 1), Condition::Always, Outcome::Applied)?;
+    earlier.puts(contract::HOLD, &run.entry("b", STAMP + 2, "late"), Condition::Always, Outcome::Stale)?;
+    earlier.lacks(contract::HOLD, "of what the larger token deleted", &run.key("b"))?;
+    earlier.close()?;
+    later.close()
+}
+
 /// Two instances write the same stamps to the same keys at the same time: of each pair, one write comes first and the other is
 /// stale, whichever it is.
 pub(super) fn judging_is_atomic_between_instances(run: &Run<'_>) -> Checked {

@@ -38,17 +38,34 @@ pub enum Needs {
     Shared,
     /// It doesn't.
     Private,
+    /// It exports `digests`.
+    Digests,
+    /// It exports `fencing`, and declares `shared`.
+    Fencing,
+    /// It exports `two-phase`, and doesn't declare `shared`.
+    TwoPhase,
+}
+
+/// Which of the optional interfaces a plugin exports.
+#[derive(Debug, Clone, Copy)]
+struct Optional {
+    digests: bool,
+    fencing: bool,
+    two_phase: bool,
 }
 
 impl Needs {
     /// Why a backend with these capabilities is not meant; `None`: it is.
-    fn unmet_by(self, capabilities: &Capabilities) -> Option<&'static str> {
+    fn unmet_by(self, capabilities: &Capabilities, optional: Optional) -> Option<&'static str> {
         let Capabilities { persistent, shared, .. } = *capabilities;
         match self {
             Self::Persistent if !persistent => Some("`persistent` is not declared"),
             Self::Ephemeral if persistent => Some("`persistent` is declared"),
-            Self::Shared if !shared => Some("`shared` is not declared"),
-            Self::Ephemeral | Self::Private if shared => Some("`shared` is declared"),
+            Self::Digests if !optional.digests => Some("`digests` is not exported"),
+            Self::Fencing if !optional.fencing => Some("`fencing` is not exported"),
+            Self::TwoPhase if !optional.two_phase => Some("`two-phase` is not exported"),
+            Self::Shared | Self::Fencing if !shared => Some("`shared` is not declared"),
+            Self::Ephemeral | Self::Private | Self::TwoPhase if shared => Some("`shared` is declared"),
             _ => None,
         }
     }
@@ -158,12 +175,20 @@ impl Suite {
                 found: error.to_string(),
                 contract: contract::OPEN,
             }),
-            Ok(capabilities) => match case.needs.unmet_by(&capabilities) {
+            Ok(capabilities) => match case.needs.unmet_by(&capabilities, self.optional()) {
                 Some(reason) => Verdict::Skipped { reason: reason.to_owned() },
                 None => self.verdict(case, capabilities),
             },
         };
         CaseReport { name: case.name, verdict, elapsed: started.elapsed() }
+    }
+
+    fn optional(&self) -> Optional {
+        Optional {
+            digests: self.trials.has_digests(),
+            fencing: self.trials.has_fencing(),
+            two_phase: self.trials.has_two_phase(),
+        }
     }
 
     fn verdict(&self, case: &Case, capabilities: Capabilities) -> Verdict {
@@ -206,12 +231,27 @@ mod tests {
             shared,
         };
         let meant = |persistent, shared| {
-            let all = [Needs::Nothing, Needs::Persistent, Needs::Ephemeral, Needs::Shared, Needs::Private];
-            all.into_iter().filter(|needs| needs.unmet_by(&declared(persistent, shared)).is_none()).collect::<Vec<_>>()
+            let all = [
+                Needs::Nothing,
+                Needs::Persistent,
+                Needs::Ephemeral,
+                Needs::Shared,
+                Needs::Private,
+                Needs::Fencing,
+                Needs::TwoPhase,
+            ];
+            let every = Optional { digests: true, fencing: true, two_phase: true };
+            all.into_iter()
+                .filter(|needs| needs.unmet_by(&declared(persistent, shared), every).is_none())
+                .collect::<Vec<_>>()
         };
-        assert_eq!(meant(false, false), [Needs::Nothing, Needs::Ephemeral, Needs::Private]);
-        assert_eq!(meant(true, false), [Needs::Nothing, Needs::Persistent, Needs::Private]);
-        assert_eq!(meant(false, true), [Needs::Nothing, Needs::Shared]);
-        assert_eq!(meant(true, true), [Needs::Nothing, Needs::Persistent, Needs::Shared]);
+        assert_eq!(meant(false, false), [Needs::Nothing, Needs::Ephemeral, Needs::Private, Needs::TwoPhase]);
+        assert_eq!(meant(true, false), [Needs::Nothing, Needs::Persistent, Needs::Private, Needs::TwoPhase]);
+        assert_eq!(meant(false, true), [Needs::Nothing, Needs::Shared, Needs::Fencing]);
+        assert_eq!(meant(true, true), [Needs::Nothing, Needs::Persistent, Needs::Shared, Needs::Fencing]);
+        let none = Optional { digests: false, fencing: false, two_phase: false };
+        assert!(Needs::Digests.unmet_by(&declared(true, true), none).is_some());
+        assert!(Needs::Fencing.unmet_by(&declared(true, true), none).is_some());
+        assert!(Needs::TwoPhase.unmet_by(&declared(true, false), none).is_some());
     }
 }

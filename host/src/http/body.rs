@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::Api;
 use super::error::{Answer, ApiError};
+use super::gate::BodyMemory;
 use super::uri::shown;
 use crate::{Error, ErrorKind};
 
@@ -23,13 +24,15 @@ impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
     async fn from_request(request: Request, api: &Api) -> Answer<Self> {
         check_media_type(request.headers())?;
         let announced = content_length(request.headers());
-        let bytes = read(request.into_body(), announced, api.max_body).await?;
+        let memory = request.extensions().get::<BodyMemory>().cloned();
+        let memory = memory.ok_or_else(ApiError::internal)?;
+        let bytes = read(request.into_body(), announced, api.max_body, &memory).await?;
         parse(&bytes).map(Self)
     }
 }
 
 /// `application/json`, and no character set but UTF-8, which JSON is always in. Other parameters mean nothing.
-fn check_media_type(headers: &HeaderMap) -> Answer<()> {
+pub(super) fn check_media_type(headers: &HeaderMap) -> Answer<()> {
     let refused = |found: &str| {
         let detail = format!("the content-type of the body must be application/json, found {found}");
         Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
@@ -50,7 +53,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Reads all of a body, which may be sent in chunks of unknown number, but never holds more than `limit` bytes.
-async fn read(body: Body, announced: Option<u64>, limit: u64) -> Answer<Vec<u8>> {
+async fn read(body: Body, announced: Option<u64>, limit: u64, memory: &BodyMemory) -> Answer<Vec<u8>> {
     let too_large = || {
         let detail = format!("the body is larger than the {limit} bytes that this server takes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
@@ -58,6 +61,8 @@ async fn read(body: Body, announced: Option<u64>, limit: u64) -> Answer<Vec<u8>>
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
+    // All of it at once, if it is known: two halves of two bodies are of no use to anybody.
+    memory.hold(announced.unwrap_or_default())?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
     let mut chunks = body.into_data_stream();
@@ -68,6 +73,7 @@ async fn read(body: Body, announced: Option<u64>, limit: u64) -> Answer<Vec<u8>>
         if chunk.len() > limit - bytes.len() {
             return Err(too_large());
         }
+        memory.hold(u64::try_from(bytes.len() + chunk.len()).unwrap_or(u64::MAX))?;
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
@@ -139,12 +145,12 @@ mod tests {
                 chunks.iter().map(|chunk| Ok::<_, std::io::Error>(Bytes::from_static(chunk.as_bytes()))).collect();
             Body::from_stream(stream::iter(chunks))
         };
-        assert_eq!(read(chunked(&["12", "345"]), None, 5).await.unwrap(), b"12345");
-        assert_eq!(read(Body::from("12345"), Some(5), 5).await.unwrap(), b"12345");
+        assert_eq!(read(chunked(&["12", "345"]), None, 5, &BodyMemory::of(5)).await.unwrap(), b"12345");
+        assert_eq!(read(Body::from("12345"), Some(5), 5, &BodyMemory::of(5)).await.unwrap(), b"12345");
         for error in [
-            read(chunked(&["12", "345", "6"]), None, 5).await.unwrap_err(),
-            read(chunked(&["123456"]), None, 5).await.unwrap_err(),
-            read(Body::empty(), Some(6), 5).await.unwrap_err(),
+            read(chunked(&["12", "345", "6"]), None, 5, &BodyMemory::of(5)).await.unwrap_err(),
+            read(chunked(&["123456"]), None, 5, &BodyMemory::of(5)).await.unwrap_err(),
+            read(Body::empty(), Some(6), 5, &BodyMemory::of(5)).await.unwrap_err(),
         ] {
             assert_eq!((error.status().as_u16(), error.code()), (413, "body_too_large"));
         }
@@ -153,7 +159,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_breaks_off_is_the_clients_fault() {
         let broken = [Ok(Bytes::from_static(b"{")), Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof))];
-        let error = read(Body::from_stream(stream::iter(broken)), None, 5).await.unwrap_err();
+        let error = read(Body::from_stream(stream::iter(broken)), None, 5, &BodyMemory::of(5)).await.unwrap_err();
         assert_eq!((error.status().as_u16(), error.code()), (400, "incomplete_body"));
     }
 

@@ -26,6 +26,7 @@ pub(super) struct ApiError {
     code: &'static str,
     detail: String,
     field: Option<String>,
+    problems: Vec<FileProblem>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -52,6 +53,29 @@ pub(super) struct Problem<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "participants")]
     field: Option<&'a str>,
+    /// Everything that is wrong with the configuration file, if that is what is wrong.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false)]
+    problems: &'a [FileProblem],
+}
+
+/// Something to mend in the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct FileProblem {
+    /// The file.
+    #[schema(example = "memcell.toml")]
+    pub(super) file: String,
+    /// The line it is on, from 1; null if it is nowhere in the file.
+    #[schema(required)]
+    pub(super) line: Option<usize>,
+    /// The column in characters, from 1; only for what isn't TOML at all.
+    #[schema(required)]
+    pub(super) column: Option<usize>,
+    /// The dotted key; empty if the file as a whole is meant.
+    #[schema(example = "backends.local.shards")]
+    pub(super) key: String,
+    /// What is wrong and how to mend it.
+    pub(super) message: String,
 }
 
 /// What went wrong with one element of a batch.
@@ -69,7 +93,7 @@ pub(super) struct ElementError {
 impl ApiError {
     /// An error of the HTTP layer itself; `detail` is for people: lower case, no full stop.
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), field: None, headers: Vec::new() }
+        Self { status, code, detail: detail.into(), field: None, problems: Vec::new(), headers: Vec::new() }
     }
 
     /// A parameter that makes no sense.
@@ -103,6 +127,13 @@ impl ApiError {
     #[must_use]
     pub(super) fn within(mut self, what: impl std::fmt::Display) -> Self {
         self.detail = format!("{what}: {}", self.detail);
+        self
+    }
+
+    /// Adds what is wrong with the configuration file.
+    #[must_use]
+    pub(super) fn with_problems(mut self, problems: Vec<FileProblem>) -> Self {
+        self.problems = problems;
         self
     }
 
@@ -152,6 +183,7 @@ fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
         // Refused credentials, for example: only an operator can help, and another host may do better.
         ErrorKind::Config => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::RestartRequired => StatusCode::CONFLICT,
         ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -173,7 +205,8 @@ impl From<Error> for ApiError {
             | ErrorKind::InvalidArgument
             | ErrorKind::InvalidDocument
             | ErrorKind::NotFound
-            | ErrorKind::AlreadyExists => {}
+            | ErrorKind::AlreadyExists
+            | ErrorKind::RestartRequired => {}
         }
         let mut answer = Self::new(status, code, error.message());
         answer.field = error.field().map(str::to_owned);
@@ -193,6 +226,7 @@ impl IntoResponse for ApiError {
             code: self.code,
             detail: &self.detail,
             field: self.field.as_deref(),
+            problems: &self.problems,
         };
         let mut response = (self.status, Json(problem)).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
@@ -239,6 +273,7 @@ mod tests {
             (ErrorKind::Timeout, 503, "timeout", true),
             (ErrorKind::Unsupported, 501, "unsupported", false),
             (ErrorKind::Config, 503, "misconfigured", false),
+            (ErrorKind::RestartRequired, 409, "restart_required", false),
             (ErrorKind::Internal, 500, "internal", false),
         ] {
             let (answered, headers, body) = problem(Error::new(kind, "x").into()).await;

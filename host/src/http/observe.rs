@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,10 +12,11 @@ use utoipa::ToSchema;
 use super::Api;
 use super::answers::{self, Annotate as _};
 use super::error::Answer;
-use super::openapi::CommonProblems;
+use super::openapi::{CommonProblems, NoMismatchProblem};
 use super::schemas::{BackendList, MismatchList};
-use super::uri::{NoParameters, Parameters};
-use crate::metrics;
+use super::uri::{NoParameters, Parameters, Segments};
+use crate::metrics::Format;
+use crate::validation::Outcome;
 
 /// How long a readiness check waits for MongoDB: those who ask usually wait a few seconds themselves.
 const READY_BUDGET: Duration = Duration::from_secs(2);
@@ -53,8 +54,8 @@ struct BackendState {
 
 /// All of something, in one answer.
 #[derive(Serialize)]
-struct Items<T> {
-    items: Vec<T>,
+pub(super) struct Items<T> {
+    pub(super) items: Vec<T>,
 }
 
 /// Tell whether the process runs
@@ -81,13 +82,7 @@ pub(super) async fn health(Parameters(NoParameters): Parameters<NoParameters>) -
     )
 )]
 pub(super) async fn ready(State(api): State<Api>, Parameters(NoParameters): Parameters<NoParameters>) -> Answer {
-    let ping = tokio::time::timeout(READY_BUDGET, api.store.ping());
-    let (ping, backends) = tokio::join!(ping, api.store.backends());
-    let trouble = match ping {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.message().to_owned()),
-        Err(_) => Some("mongodb did not answer in time".to_owned()),
-    };
+    let (trouble, backends) = tokio::join!(mongodb_trouble(&api), api.store.backends());
     let (http_status, status) = match trouble {
         None => (StatusCode::OK, "ready"),
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
@@ -105,20 +100,38 @@ pub(super) async fn ready(State(api): State<Api>, Parameters(NoParameters): Para
     answers::value(http_status, &readiness)
 }
 
+/// Why MongoDB doesn't take operations, if it doesn't.
+pub(super) async fn mongodb_trouble(api: &Api) -> Option<String> {
+    match tokio::time::timeout(READY_BUDGET, api.store.ping()).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.message().to_owned()),
+        Err(_) => Some("mongodb did not answer in time".to_owned()),
+    }
+}
+
 /// Get the metrics
+///
+/// In Prometheus' text format; in OpenMetrics for those whose `accept` names it, as Prometheus' does.
 #[utoipa::path(
     get,
     path = "/metrics",
     tag = "operations",
     responses((
-        status = 200, description = "All figures, in the OpenMetrics text format", body = String,
-        content_type = "application/openmetrics-text",
+        status = 200, description = "All figures",
+        content((String = "text/plain"), (String = "application/openmetrics-text")),
     ))
 )]
-pub(super) async fn metrics(State(api): State<Api>, Parameters(NoParameters): Parameters<NoParameters>) -> Answer {
+pub(super) async fn metrics(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Parameters(NoParameters): Parameters<NoParameters>,
+) -> Answer {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted_by(accept);
     api.store.refresh_metrics();
-    let answer = Response::new(api.store.metrics().render().into());
-    Ok(answer.with(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE)))
+    let answer = Response::new(api.store.metrics().render_as(format).into());
+    let answer = answer.with(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    Ok(answer.with(VARY, HeaderValue::from_static("accept")))
 }
 
 /// List the backends
@@ -144,4 +157,38 @@ pub(super) async fn backends(State(api): State<Api>, Parameters(NoParameters): P
 )]
 pub(super) async fn mismatches(State(api): State<Api>, Parameters(NoParameters): Parameters<NoParameters>) -> Answer {
     answers::value(StatusCode::OK, &Items { items: api.store.mismatches() })
+}
+
+/// What came of a repair.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Repaired {
+    /// Whether the copy agrees with MongoDB now; the mismatch is off the list then.
+    mended: bool,
+    /// How the copy was found afterwards: as in `x-memcell-validation`.
+    #[schema(example = "consistent")]
+    outcome: &'static str,
+}
+
+/// Repair a mismatch
+///
+/// The backend's copy is replaced by what MongoDB has now, in the order of the other changes, so that no concurrent write is
+/// undone. Then both sides are compared once more.
+#[utoipa::path(
+    post,
+    path = "/v1/mismatches/{backend}/{event_id}/repair",
+    tag = "operations",
+    params(
+        ("backend" = String, Path, description = "The backend whose copy is wrong"),
+        ("event_id" = String, Path, description = "The MemCell, as the list of mismatches has it"),
+    ),
+    responses((status = 200, description = "What came of it", body = Repaired), CommonProblems, NoMismatchProblem)
+)]
+pub(super) async fn repair(
+    State(api): State<Api>,
+    Segments(backend, event_id): Segments,
+    Parameters(NoParameters): Parameters<NoParameters>,
+) -> Answer {
+    let outcome = api.store.repair_mismatch(&backend, &event_id).await?;
+    let mended = outcome == Outcome::Consistent;
+    answers::value(StatusCode::OK, &Repaired { mended, outcome: outcome.as_str() })
 }

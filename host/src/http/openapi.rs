@@ -8,10 +8,12 @@ use bytes::Bytes;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, OpenApi as _};
 
 use super::Api;
+use super::access::Needs;
 use super::answers;
 use super::error::{Answer, PROBLEM_JSON, Problem};
 use super::requests::REQUEST_ID;
@@ -24,21 +26,48 @@ use super::uri::{NoParameters, Parameters};
         title = "memcell",
         description = "Stores MemCells in MongoDB, which is authoritative, and mirrors them to key-value backends.\n\n\
             Every error is a problem (RFC 9457) with a stable `code`: besides those of the routes, `unknown_route` \
-            (404), `method_not_allowed` (405, with `allow`) and `malformed_uri` (400). Unknown query parameters are \
-            refused. Every `GET` route takes `HEAD` too."
+            (404), `method_not_allowed` (405, with `allow`), `malformed_uri` (400), `uri_too_long` (414), \
+            `headers_too_large` (431), `unknown_host` and `cross_site` (403: what browsers must not be made to do), \
+            `rate_limited` (429) and `overloaded` (503), both with `retry-after`. Unknown query parameters are refused.\n\n\
+            Where the server has tokens, an operation needs one with the role that its security requirement names, or \
+            with one that includes it: `admin` includes `write`, and `write` includes `read`. Every `GET` route takes `HEAD` too."
     ),
     tags(
         (name = "memcells", description = "The documents"),
         (name = "users", description = "What one user has"),
+        (name = "jobs", description = "Work on whole collections: backfill, verify, repair, restore, rekey"),
         (name = "operations", description = "How the server is doing"),
     ),
     components(schemas(Problem))
 )]
 struct Base;
 
+/// How tokens are called in the document.
+const BEARER: &str = "token";
+
 /// The document without any routes.
 pub(super) fn base() -> Document {
-    Base::openapi()
+    let mut document = Base::openapi();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+    let bearer = bearer.description(Some("`authorization: Bearer TOKEN`, where the server has tokens"));
+    let components = document.components.get_or_insert_default();
+    components.security_schemes.insert(BEARER.to_owned(), RefOr::T(SecurityScheme::Http(bearer.build())));
+    document
+}
+
+/// Says of all operations of a document what they need.
+pub(super) fn describe_access(document: &mut Document, needs: Needs) {
+    for operation in document.paths.paths.values_mut().flat_map(operations_mut) {
+        let Some(role) = needs.role() else {
+            operation.security = Some(Vec::new());
+            continue;
+        };
+        operation.security = Some(vec![SecurityRequirement::new(BEARER, [role.as_str()])]);
+        operation.responses.responses.extend(problems([
+            ("401", "`unauthenticated`: a token is needed; `invalid_token`: this is none"),
+            ("403", "`forbidden`: the token has not the role that is needed"),
+        ]));
+    }
 }
 
 /// What each header of an answer means, wherever it occurs.
@@ -131,7 +160,7 @@ impl IntoResponses for CommonProblems {
             ("500", "`internal`: a fault of the server; its log says more"),
             (
                 "503",
-                "`unavailable`, `timeout` or `conflict`: try again, after `retry-after` seconds if it is there; \
+                "`unavailable`, `timeout`, `conflict` or `overloaded`: try again, after `retry-after` seconds if it is there; \
                  `misconfigured`: MongoDB refuses this server",
             ),
         ])
@@ -170,6 +199,53 @@ pub(super) struct TakenProblem;
 impl IntoResponses for TakenProblem {
     fn responses() -> Responses {
         problems([("409", "`already_exists`: the `event_id` is taken")])
+    }
+}
+
+/// The error of every route that is about one job.
+pub(super) struct NoJobProblem;
+
+impl IntoResponses for NoJobProblem {
+    fn responses() -> Responses {
+        problems([("404", "`not_found`: there is no such job")])
+    }
+}
+
+/// The error of every route that is about one mismatch.
+pub(super) struct NoMismatchProblem;
+
+impl IntoResponses for NoMismatchProblem {
+    fn responses() -> Responses {
+        problems([("404", "`not_found`: no such mismatch is listed, any more")])
+    }
+}
+
+/// The error of beginning what is being done.
+pub(super) struct SameJobProblem;
+
+impl IntoResponses for SameJobProblem {
+    fn responses() -> Responses {
+        problems([("409", "`already_exists`: a job that has not ended does the same")])
+    }
+}
+
+/// The errors of reloading the configuration.
+pub(super) struct ReloadProblems;
+
+impl IntoResponses for ReloadProblems {
+    fn responses() -> Responses {
+        problems([
+            (
+                "409",
+                "`restart_required`: the file changes what only a restart brings into effect, and `detail` names the \
+                 keys; `no_config_file`: the host was not started with a file. Nothing was changed",
+            ),
+            (
+                "422",
+                "`invalid_config`: the file is wrong, and `problems` lists what is to be mended; or a required backend \
+                 can't be used. Nothing was changed",
+            ),
+        ])
     }
 }
 

@@ -194,6 +194,21 @@ impl FromQuery for Selection {
     }
 }
 
+/// Which samples are wanted.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OverviewParameters {
+    /// Only samples with a higher `number` than this.
+    #[param(value_type = Option<u64>, default = 0)]
+    pub(super) since: u64,
+}
+
+impl FromQuery for OverviewParameters {
+    fn read(query: &mut QueryString) -> Answer<Self> {
+        Ok(Self { since: query.count("since")?.unwrap_or(0) })
+    }
+}
+
 /// Which part of the matching MemCells is answered.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -1,7 +1,8 @@
-//! What surrounds every request: its id, its log span, its deadline, a net for panics, and its count.
+//! What surrounds every request: its id, its log span, the gate before it, its deadline, a net for panics, and its count.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -12,35 +13,54 @@ use futures::FutureExt as _;
 use tracing::Instrument as _;
 
 use super::Api;
+use super::browser::harden;
 use super::error::{Answer, ApiError};
 use super::uri::{decode, shown};
+use crate::trace;
 
 /// Names a request in the log and in its answer.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Names the trace and the span that a request belongs to at its client (W3C Trace Context).
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The route that requests count under whose path is no route's.
 const NO_ROUTE: &str = "none";
 
 /// The outermost layer. Dropped with the connection, it drops the handler, wherever that is.
 pub(super) async fn surround(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
     let id = request_id(&request);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let method = method_name(request.method());
-    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method, route);
-    let mut response = async {
-        let response = handle(&api, request, next).await;
+    let text = id.to_str().unwrap_or_default();
+    let span = tracing::info_span!("request", id = text, method, route);
+    if let Some(parent) = request.headers().get(TRACE_PARENT).and_then(|parent| parent.to_str().ok()) {
+        trace::adopt(&span, parent);
+    }
+    let handled = async {
+        let response = handle(&api, request, route, next).await;
         tracing::debug!(status = response.status().as_u16(), "request answered");
         response
-    }
-    .instrument(span)
-    .await;
-    api.store.metrics().http_request(route, method, response.status().as_u16());
+    };
+    let mut response = trace::for_request(text.into(), handled).instrument(span.clone()).await;
+    trace::answered(&span, response.status().as_u16());
+    api.store.metrics().http_request(route, method, response.status().as_u16(), started.elapsed());
     response.headers_mut().insert(REQUEST_ID, id);
+    harden(response.headers_mut());
     response
 }
 
-async fn handle(api: &Api, request: Request, next: Next) -> Response {
+async fn handle(api: &Api, request: Request, route: &str, next: Next) -> Response {
+    let (mut head, body) = request.into_parts();
+    let admitted = match api.gate.admit(&head, route) {
+        Ok(admitted) => admitted,
+        Err(error) => return error.into_response(),
+    };
+    head.extensions.insert(admitted.caller.clone());
+    head.extensions.insert(admitted.body.clone());
+    let request = Request::from_parts(head, body);
     // No handler sees a path that can't be decoded, whether or not it looks at that part.
     if let Err(error) = decode(request.uri().path()) {
         return error.into_response();

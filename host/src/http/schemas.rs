@@ -58,6 +58,9 @@ pub(super) struct FieldsSchema {
     event_log: Option<BTreeMap<String, Value>>,
     /// Whatever else belongs to it.
     extend: Option<BTreeMap<String, Value>>,
+    /// When it is removed, from the database and from every copy: within about a minute of this time. Never if absent or null.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
     /// Any other fields, kept as they are.
     #[serde(flatten)]
     other: BTreeMap<String, Value>,
@@ -185,12 +188,55 @@ struct OperationAnswer {
 /// The backends.
 #[derive(ToSchema)]
 pub(super) struct BackendList {
-    items: Vec<Backend>,
+    items: Vec<BackendSchema>,
+}
+
+/// What happened in one interval, and how the backends were at its end.
+#[derive(ToSchema)]
+#[schema(as = Sample)]
+pub(super) struct SampleSchema {
+    /// Counts up by one, from 1, since the start.
+    number: u64,
+    /// The end of the interval.
+    #[schema(format = DateTime)]
+    at: String,
+    /// How long the interval was.
+    seconds: f64,
+    /// Operations of the store that only read.
+    reads: u64,
+    /// Operations of the store that write.
+    writes: u64,
+    /// Operations that failed through no fault of the caller.
+    failed: u64,
+    /// In the order of the configuration.
+    backends: Vec<BackendSampleSchema>,
+}
+
+/// One backend in one interval.
+#[derive(ToSchema)]
+#[schema(as = BackendSample)]
+struct BackendSampleSchema {
+    name: String,
+    /// Its state at the end.
+    state: String,
+    /// How far it was behind at the end, in seconds.
+    lag_seconds: f64,
+    /// Changes waiting at the end.
+    queue_depth: u64,
+    /// Linear memory of its instances at the end, in bytes.
+    memory_bytes: u64,
+    /// Entries and removals handed to its plugin.
+    written: u64,
+    /// Keys asked of its plugin.
+    read: u64,
+    /// Validated reads by outcome, as in `x-memcell-validation`; outcomes that there were none of are left out.
+    validations: BTreeMap<String, u64>,
 }
 
 /// One backend.
 #[derive(ToSchema)]
-struct Backend {
+#[schema(as = Backend)]
+pub(super) struct BackendSchema {
     /// Its name in the configuration.
     name: String,
     /// The plugin's file.
@@ -225,6 +271,127 @@ struct Backend {
     restarts: u64,
     /// How long ago the oldest change happened that is known and not in the backend, in seconds.
     lag_seconds: f64,
+    /// The host that keeps a shared backend converged, if it isn't the one that answers.
+    #[schema(nullable = false)]
+    tailed_by: Option<String>,
+}
+
+/// Jobs.
+#[derive(ToSchema)]
+pub(super) struct JobList {
+    items: Vec<JobSchema>,
+}
+
+/// Work on a whole collection.
+#[derive(ToSchema)]
+#[schema(as = Job)]
+pub(super) struct JobSchema {
+    id: String,
+    /// `backfill`, `verify`, `repair`, `restore` or `rekey`.
+    kind: String,
+    /// Which backend it is about.
+    backend: String,
+    /// The host whose backend it is; absent if any host that shares it works on it.
+    #[schema(nullable = false)]
+    host: Option<String>,
+    /// `running`, `done`, `failed` or `cancelled`.
+    state: String,
+    /// Why it failed.
+    #[schema(nullable = false)]
+    reason: Option<String>,
+    /// Whether whole MemCells are compared.
+    deep: bool,
+    /// MemCells and copies a second that each host looks at, at the most.
+    #[schema(nullable = false)]
+    rate: Option<u32>,
+    /// When it was begun.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// When it ended.
+    #[schema(nullable = false, format = DateTime)]
+    ended_at: Option<String>,
+    progress: JobProgressSchema,
+    report: JobReportSchema,
+}
+
+/// How far a job is.
+#[derive(ToSchema)]
+#[schema(as = JobProgress)]
+struct JobProgressSchema {
+    /// MemCells and copies looked at.
+    examined: u64,
+    /// About how many there are.
+    estimate: u64,
+    /// Parts that are done.
+    parts_done: u64,
+    /// All parts.
+    parts: u64,
+    /// MemCells and copies a second, since it was begun.
+    per_second: f64,
+    /// About how much longer it takes.
+    #[schema(nullable = false)]
+    seconds_left: Option<f64>,
+}
+
+/// What a job came to so far.
+#[derive(ToSchema)]
+#[schema(as = JobReport)]
+struct JobReportSchema {
+    /// All differences: missing, stale, different, corrupt, resurrected and extra.
+    differences: u64,
+    /// MemCells and copies looked at.
+    examined: u64,
+    /// Copies written by a backfill.
+    copied: u64,
+    /// MemCells that the backend, or MongoDB, does not take.
+    rejected: u64,
+    /// MemCells without a copy.
+    missing: u64,
+    /// Copies of an older revision.
+    stale: u64,
+    /// Copies of the same revision, or a newer one, with other contents.
+    different: u64,
+    /// Copies that are damaged.
+    corrupt: u64,
+    /// Copies of MemCells that are soft-deleted.
+    resurrected: u64,
+    /// Copies of MemCells that MongoDB doesn't have.
+    extra: u64,
+    /// MemCells that kept changing while they were looked at.
+    unsettled: u64,
+    /// Entries that no host can have written, left alone.
+    foreign: u64,
+    /// Differences that were mended.
+    repaired: u64,
+    /// MemCells that were brought back.
+    restored: u64,
+    /// Copies whose MemCell was there.
+    present: u64,
+    /// Copies that a rekey rewrote.
+    rewritten: u64,
+    /// Copies that a rekey had to leave as they were: their MemCell is gone, or the backend does not take them.
+    outdated: u64,
+    /// Some of the differences of each kind.
+    examples: Vec<FindingSchema>,
+    /// Of a rekey: how many copies need which key, by its id; `none`: not encrypted, `unreadable`: damaged.
+    #[schema(nullable = false)]
+    keys: Option<BTreeMap<String, u64>>,
+    /// Of a rekey: how many copies need which dictionary, by its id.
+    #[schema(nullable = false)]
+    dictionaries: Option<BTreeMap<String, u64>>,
+}
+
+/// A difference.
+#[derive(ToSchema)]
+#[schema(as = Finding)]
+struct FindingSchema {
+    event_id: String,
+    /// The figure of the report that it is counted in.
+    kind: String,
+    /// Where it differs; never what is there.
+    paths: Vec<String>,
+    /// Whether it was mended.
+    repaired: bool,
 }
 
 /// Confirmed mismatches.

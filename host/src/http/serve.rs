@@ -1,74 +1,151 @@
-//! Accepting connections, and ending them in time.
+//! Accepting connections, within bounds, and ending them in time.
 
 use std::io;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::serve::Listener;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::connection::{Attendant, refuse};
 use super::router;
 use crate::config::HttpConfig;
+use crate::descriptors;
+use crate::jobs::Jobs;
+use crate::reload::Reloader;
+use crate::security::Security;
 use crate::store::MemCellStore;
 
-/// How long an HTTP/1 connection may take to send the head of its next request, and an HTTP/2 one to answer a ping:
-/// those who are gone or never finish a request must not hold connections forever.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections beyond the bound that are told so at a time. Any further ones are closed without a word.
+const REFUSALS: usize = 256;
 
-/// Answers requests (HTTP/1 and HTTP/2) until `shutdown` completes; then accepts no more, closes idle connections, and
-/// waits for running requests for `config.shutdown_grace` at the most. Connections that are left then are cut. The
-/// store stays open, and is the caller's to close.
+/// How often the log says that connections are refused.
+const REFUSALS_SAID: Duration = Duration::from_secs(10);
+
+/// At a shutdown, connections are accepted until none has come for this long: the kernel has made them, so their clients
+/// may have sent a request already.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// And for no longer than this in all.
+const LAST_CONNECTIONS: Duration = Duration::from_millis(250);
+
+/// Answers requests (HTTP/1 and HTTP/2, encrypted if `security` has a certificate) until `shutdown` completes. Then it accepts
+/// no more, has clients end their connections with their next answer, closes those that stay idle, and waits for running
+/// requests for `config.shutdown_grace` at the most. Connections that are left then are cut. The store stays open, and is the
+/// caller's to close. Without a `reloader`, the configuration can't be reloaded.
 ///
 /// Dropped, it cuts all connections at once.
 ///
 /// # Errors
 /// None at present: what goes wrong with one connection ends that one, and accepting is tried again.
 pub async fn serve(
-    mut listener: TcpListener,
+    listener: TcpListener,
     store: MemCellStore,
+    jobs: Jobs,
+    reloader: Option<Reloader>,
     config: &HttpConfig,
+    security: Security,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let service = TowerToHyperService::new(router(store, config));
-    let mut protocol = Builder::new(TokioExecutor::new());
-    protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    protocol.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT).keep_alive_timeout(HEAD_TIMEOUT);
-    let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
+    let router = router(store, jobs, reloader, config, security.clone());
+    let mut door = Door::new(Attendant::new(router, security, config), config.max_connections);
+    let mut listener = listener;
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             // This `accept` never fails: it waits and tries again when there are no file descriptors left, for example.
-            (stream, _) = Listener::accept(&mut listener) => {
-                send_at_once(&stream);
-                let connection = protocol.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
-                connections.spawn(graceful.watch(connection));
-            }
-            Some(ended) = connections.join_next() => log_end(ended),
+            (stream, peer) = Listener::accept(&mut listener) => door.open(stream, peer),
+            Some(ended) = door.connections.join_next() => log_end(ended),
         }
     }
+    door.attendant.drain(config.shutdown_grace);
+    let last = tokio::time::Instant::now() + LAST_CONNECTIONS;
+    while tokio::time::Instant::now() < last
+        && let Ok((stream, peer)) = tokio::time::timeout(QUIET, Listener::accept(&mut listener)).await
+    {
+        door.open(stream, peer);
+    }
     drop(listener);
-    if tokio::time::timeout(config.shutdown_grace, graceful.shutdown()).await.is_err() {
+    let ended = async {
+        while let Some(ended) = door.connections.join_next().await {
+            log_end(ended);
+        }
+    };
+    if tokio::time::timeout(config.shutdown_grace, ended).await.is_err() {
         tracing::warn!(grace = ?config.shutdown_grace, "requests still ran when the grace period was over");
     }
-    connections.shutdown().await;
+    door.connections.shutdown().await;
     Ok(())
 }
 
-/// Answers are written whole, so there is nothing to gain from holding packets back.
-fn send_at_once(stream: &TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "tcp_nodelay is not set");
+/// Where connections come in.
+struct Door {
+    attendant: Arc<Attendant>,
+    connections: JoinSet<io::Result<()>>,
+    most: usize,
+    slots: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    said: Option<Instant>,
+}
+
+impl Door {
+    fn new(attendant: Attendant, wanted: usize) -> Self {
+        let most = descriptors::connections().map_or(wanted, |possible| wanted.min(possible));
+        if most < wanted {
+            tracing::warn!(
+                wanted,
+                most,
+                "http.max_connections is more than this process may have files open; raise its limit (ulimit -n, LimitNOFILE)"
+            );
+        }
+        Self {
+            attendant: Arc::new(attendant),
+            connections: JoinSet::new(),
+            most,
+            slots: Arc::new(Semaphore::new(most)),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            said: None,
+        }
+    }
+
+    /// Attends to a connection in a task of its own, or refuses it at once if there are too many.
+    fn open(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let peer: IpAddr = peer.ip().to_canonical();
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            let attendant = Arc::clone(&self.attendant);
+            self.connections.spawn(async move {
+                let ended = attendant.attend(stream, peer).await;
+                drop(slot);
+                ended
+            });
+            return;
+        }
+        if self.said.is_none_or(|said| said.elapsed() > REFUSALS_SAID) {
+            self.said = Some(Instant::now());
+            tracing::warn!(
+                connections = self.most,
+                "there are as many connections as there may be, and more are refused"
+            );
+        }
+        // Over an encrypted connection nothing can be said without agreeing on it first, which is what there is no room for.
+        if !self.attendant.is_encrypted()
+            && let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned()
+        {
+            self.connections.spawn(async move {
+                let refused = refuse(stream).await;
+                drop(permit);
+                refused
+            });
+        }
     }
 }
 
 /// A client that goes away is nothing to worry about, but somebody who looks for it should find it.
-fn log_end<E: std::fmt::Display>(ended: Result<Result<(), E>, tokio::task::JoinError>) {
+fn log_end(ended: Result<io::Result<()>, tokio::task::JoinError>) {
     match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::config::{Config, MongoServer, MongoUri};
+use crate::config::{Config, HostConfig, MongoServer, MongoUri, ScheduleConfig};
 use crate::metrics::Metrics;
 
 const ID: &str = "685c8c52a1b2c3d4e5f60718";
@@ -29,9 +29,15 @@ async fn store() -> MemCellStore {
     MemCellStore::open(&config, Arc::new(Metrics::new())).await.unwrap()
 }
 
+fn jobs(store: &MemCellStore) -> Jobs {
+    Jobs::start(store, &HostConfig { name: "test".to_owned() }, &ScheduleConfig::default())
+}
+
 async fn api() -> Router {
     let config = HttpConfig { max_body: 1000, ..HttpConfig::default() };
-    router(store().await, &config)
+    let store = store().await;
+    let jobs = jobs(&store);
+    router(store, jobs, None, &config, Security::none())
 }
 
 struct Answered {
@@ -70,6 +76,19 @@ fn with_json(method: &str, uri: &str, body: &Value) -> Request<Body> {
     with_body(method, uri, "application/json", body.to_string())
 }
 
+fn with_header(mut request: Request<Body>, name: &'static str, value: &'static str) -> Request<Body> {
+    request.headers_mut().insert(name, value.parse().unwrap());
+    request
+}
+
+fn with_headers(mut request: Request<Body>, count: usize) -> Request<Body> {
+    for number in 0..count {
+        let name = axum::http::HeaderName::try_from(format!("x-{number}")).unwrap();
+        request.headers_mut().insert(name, "1".parse().unwrap());
+    }
+    request
+}
+
 /// Checks that the answer is a complete problem, and which.
 #[track_caller]
 fn check_problem(answered: &Answered, status: u16, code: &str) {
@@ -84,6 +103,8 @@ fn check_problem(answered: &Answered, status: u16, code: &str) {
         "{text}"
     );
     assert!(answered.header("x-request-id").is_some(), "{text}");
+    assert_eq!(answered.header("x-content-type-options"), Some("nosniff"), "{text}");
+    assert_eq!(answered.header("cache-control"), Some("no-store"), "{text}");
 }
 
 #[tokio::test]
@@ -143,6 +164,11 @@ async fn bad_requests_are_problems() {
         (with_json("POST", "/v1/memcells/batch-get", &json!({ "event_ids": [], "x": 1 })), 422, "invalid_body"),
         (with_json("POST", "/v1/transactions", &json!({ "operations": {} })), 422, "invalid_body"),
         (with_json("POST", "/v1/transactions", &json!({ "operations": [{ "op": "x" }] })), 422, "invalid_body"),
+        (bare("GET", &format!("/v1/memcells?user_id={}", "x".repeat(64_512))), 414, "uri_too_long"),
+        (with_headers(bare("GET", "/v1/memcells"), 101), 431, "headers_too_large"),
+        (with_header(bare("GET", "/healthz"), "host", "evil.example"), 403, "unknown_host"),
+        (with_header(bare("POST", "/v1/memcells/restore"), "sec-fetch-site", "cross-site"), 403, "cross_site"),
+        (with_body("POST", "/v1/config/reload", "text/plain", ""), 415, "unsupported_media_type"),
     ] {
         let shown = format!("{} {}", request.method(), request.uri());
         let answered = send(&api, request).await;
@@ -274,7 +300,13 @@ async fn the_document_describes_exactly_the_routes() {
         ("/v1/users/{user_id}/activity", "GET"),
         ("/v1/transactions", "POST"),
         ("/v1/backends", "GET"),
+        ("/v1/config", "GET"),
+        ("/v1/config/reload", "POST"),
+        ("/v1/jobs", "GET POST"),
+        ("/v1/jobs/{id}", "GET DELETE"),
         ("/v1/mismatches", "GET"),
+        ("/v1/mismatches/{backend}/{event_id}/repair", "POST"),
+        ("/v1/overview", "GET"),
         ("/healthz", "GET"),
         ("/readyz", "GET"),
         ("/metrics", "GET"),
@@ -286,7 +318,8 @@ async fn the_document_describes_exactly_the_routes() {
 
     // What the router takes is what `allow` says to a method that no route has.
     for (path, methods) in &described {
-        let uri = path.replace("{event_id}", ID).replace("{user_id}", "u");
+        let uri = path.replace("{event_id}", ID).replace("{user_id}", "u").replace("{id}", "j");
+        let uri = uri.replace("{backend}", "b");
         let answered = send(&api, bare("PUT", &uri)).await;
         check_problem(&answered, 405, "method_not_allowed");
         let allowed = answered.headers[ALLOW].to_str().unwrap().split(',').filter(|method| *method != "HEAD");
@@ -319,7 +352,9 @@ async fn the_document_is_complete_in_itself() {
                 let headers = response["headers"].as_object().unwrap();
                 assert!(headers.contains_key("x-request-id"), "{method} {path} {status}");
                 assert!(headers.values().all(|header| header["description"].is_string()), "{method} {path} {status}");
-                let is_error = status.as_str() >= "400" && path.starts_with("/v1/");
+                // A probe's own trouble is told in the form that it has anyway.
+                let is_refusal = matches!(status.as_str(), "401" | "403");
+                let is_error = status.as_str() >= "400" && (path.starts_with("/v1/") || is_refusal);
                 assert_eq!(
                     response["content"]["application/problem+json"].is_object(),
                     is_error,
@@ -393,6 +428,7 @@ async fn reports_have_the_properties_that_are_described() {
         memory_bytes: 0,
         restarts: 0,
         lag_seconds: 0.0,
+        tailed_by: Some("h".to_owned()),
     };
     let difference = crate::validation::Difference {
         path: "a".to_owned(),
@@ -408,24 +444,63 @@ async fn reports_have_the_properties_that_are_described() {
         first_seen: bson::DateTime::from_millis(0),
         confirmed_at: bson::DateTime::from_millis(1),
     };
+    let backend_sample = crate::store::BackendSample {
+        name: "b".to_owned(),
+        state: "live",
+        lag_seconds: 0.0,
+        queue_depth: 0,
+        memory_bytes: 0,
+        written: 0,
+        read: 0,
+        validations: BTreeMap::new(),
+    };
+    let sample = crate::store::Sample {
+        number: 1,
+        at: bson::DateTime::from_millis(0),
+        seconds: 2.0,
+        operations: crate::store::Operations::default(),
+        backends: vec![backend_sample.clone()],
+    };
+    let (sample, backend_sample) =
+        (serde_json::to_value(sample).unwrap(), serde_json::to_value(backend_sample).unwrap());
     for (schema, value) in [
         ("Backend", serde_json::to_value(backend).unwrap()),
         ("Mismatch", serde_json::to_value(mismatch).unwrap()),
         ("Difference", serde_json::to_value(difference).unwrap()),
+        ("Sample", sample),
+        ("BackendSample", backend_sample),
     ] {
         let (all, mut required) = properties(&document, schema);
         let written: BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(all, written, "{schema}");
         if schema == "Backend" {
-            required.insert("reason");
+            required.extend(["reason", "tailed_by"]);
         }
         assert_eq!(required, written, "{schema}");
     }
 }
 
+#[tokio::test]
+async fn the_overview_is_answered_while_mongodb_is_away() {
+    let api = api().await;
+    let overview = send(&api, bare("GET", "/v1/overview?since=7")).await;
+    assert_eq!(overview.status, 200);
+    let overview = overview.json();
+    assert_eq!((&overview["mongodb"]["reachable"], &overview["backends"]), (&json!(false), &json!([])));
+    assert!(!overview["mongodb"]["problem"].as_str().unwrap().is_empty());
+    assert_eq!(overview["history"]["samples"], json!([]));
+    let config = send(&api, bare("GET", "/v1/config")).await.json();
+    assert_eq!(config["mongodb"]["uri"], "mongodb://127.0.0.1:1");
+    let answered = send(&api, bare("POST", &format!("/v1/mismatches/none/{ID}/repair"))).await;
+    check_problem(&answered, 404, "not_found");
+}
+
 /// The layer around every request, over handlers that misbehave.
 async fn misbehaving(request_timeout: Duration) -> Router {
-    let api = Api { store: store().await, max_body: 1000, request_timeout, openapi: Bytes::new() };
+    let store = store().await;
+    let jobs = jobs(&store);
+    let gate = Arc::new(Gate::new(&HttpConfig::default(), Security::none()));
+    let api = Api { store, jobs, reloader: None, gate, max_body: 1000, request_timeout, openapi: Bytes::new() };
     Router::new()
         .route("/panic", get(|| async { panic!("secret") as StatusCode }))
         .route("/hang", get(std::future::pending::<StatusCode>))
@@ -453,7 +528,9 @@ async fn start(
     let address = listener.local_addr().unwrap();
     let (store, stop) = (store().await, CancellationToken::new());
     let stopped = stop.clone().cancelled_owned();
-    let server = tokio::spawn(async move { serve(listener, store, &config, stopped).await });
+    let jobs = jobs(&store);
+    let server =
+        tokio::spawn(async move { serve(listener, store, jobs, None, &config, Security::none(), stopped).await });
     (address, stop, server)
 }
 
@@ -477,7 +554,8 @@ async fn read_until(connection: &mut TcpStream, end: &str) {
 /// handled.
 async fn begin_request(address: std::net::SocketAddr) -> TcpStream {
     let mut connection = TcpStream::connect(address).await.unwrap();
-    let head = b"POST /v1/memcells HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\
+    let head =
+        b"POST /v1/memcells HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\
                  expect: 100-continue\r\n\r\n";
     connection.write_all(head).await.unwrap();
     read_until(&mut connection, "HTTP/1.1 100 Continue\r\n\r\n").await;
@@ -489,7 +567,7 @@ async fn a_shutdown_lets_running_requests_finish() {
     let (address, stop, server) = start(HttpConfig { shutdown_grace: PATIENCE, ..HttpConfig::default() }).await;
     let mut running = begin_request(address).await;
     let mut idle = TcpStream::connect(address).await.unwrap();
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     read_until(&mut idle, r#"{"status":"ok"}"#).await;
     stop.cancel();
     // Idle connections are closed, which shows that the shutdown has begun.
@@ -516,7 +594,8 @@ async fn a_shutdown_does_not_wait_forever() {
 async fn an_announced_body_that_is_too_large_is_refused_before_it_is_sent() {
     let (address, stop, _server) = start(HttpConfig { max_body: 10, ..HttpConfig::default() }).await;
     let mut connection = TcpStream::connect(address).await.unwrap();
-    let head = b"POST /v1/memcells HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\
+    let head =
+        b"POST /v1/memcells HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\
                  expect: 100-continue\r\nconnection: close\r\n\r\n";
     connection.write_all(head).await.unwrap();
     let answer = read_to_end(&mut connection).await;

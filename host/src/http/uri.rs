@@ -188,6 +188,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
     }
 }
 
+/// Extracts the two variable segments of a route's path, decoded.
+pub(super) struct Segments(pub(super) String, pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segments {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let segments = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let segments = segments.map(|Path((first, second))| Self(first, second));
+        segments.map_err(|rejection| ApiError::malformed_uri(rejection.body_text()))
+    }
+}
+
 /// Decodes percent-escapes.
 ///
 /// # Errors

@@ -7,32 +7,40 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Outcome, Page, Usage};
+use super::bindings::with_digests::exports::memcell::kv::digests::Digest;
+use super::breaker::BreakerState;
 use super::error::{KvError, StartError};
 use super::grants::Grants;
 use super::plugin::Plugin;
-use super::queue::{Queue, Request, Work};
+use super::queue::{Queue, Reply, Request, Work};
 use super::shard::Shard;
 use super::status::{ShardState, ShardStatus};
 use super::write::{PendingWrite, Write};
 use crate::config::BackendConfig;
 use crate::metrics::BackendMetrics;
+use crate::trace::Origin;
 
 /// Threads beside its own that a shard may have: for looking up names, and for files that a guest writes to without waiting.
 const MAX_BLOCKING_THREADS: usize = 4;
 
 /// A running backend. Dropping it closes its queues; [`Backend::close`] also waits for what is in them.
 pub struct Backend {
-    shards: Vec<ShardHandle>,
+    pub(super) shards: Vec<ShardHandle>,
+    has_digests: bool,
+    has_fencing: bool,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct ShardHandle {
-    queue: Arc<Queue>,
+pub(super) struct ShardHandle {
+    pub(super) queue: Arc<Queue>,
     status: Arc<ShardStatus>,
+    /// Cancelled when the shard is gone, and with it what it was granted.
+    ended: CancellationToken,
 }
 
 /// What all shards of a backend have in common or amount to.
@@ -57,7 +65,8 @@ impl Backend {
     /// [`StartError::Grant`] for what is granted and can't be had, [`StartError::Threads`] if the system gives no more threads.
     pub fn start(plugin: &Plugin, config: &Arc<BackendConfig>, metrics: &BackendMetrics) -> Result<Self, StartError> {
         let grants = Arc::new(Grants::prepare(&config.grants)?.counted_in(metrics.clone()));
-        let mut backend = Self { shards: Vec::new(), threads: Mutex::default() };
+        let (has_digests, has_fencing) = (plugin.guest.has_digests(), plugin.guest.has_fencing());
+        let mut backend = Self { shards: Vec::new(), has_digests, has_fencing, threads: Mutex::default() };
         for number in 0..config.shards {
             let queue = Arc::new(Queue::new(&config.queue));
             let status = Arc::new(ShardStatus::new());
@@ -71,14 +80,17 @@ impl Backend {
                 metrics: metrics.clone(),
                 cpu_counted: Cell::default(),
             };
-            backend.shards.push(ShardHandle { queue, status });
+            let ended = CancellationToken::new();
+            let at_end = ended.clone().drop_guard();
+            backend.shards.push(ShardHandle { queue, status, ended });
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .max_blocking_threads(MAX_BLOCKING_THREADS)
                 .build()?;
-            let thread = std::thread::Builder::new()
-                .name(format!("kv-{}-{number}", config.name))
-                .spawn(move || runtime.block_on(shard.run()))?;
+            let thread = std::thread::Builder::new().name(format!("kv-{}-{number}", config.name)).spawn(move || {
+                let _at_end = at_end;
+                runtime.block_on(shard.run());
+            })?;
             backend.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok(backend)
@@ -130,6 +142,13 @@ impl Backend {
         })
     }
 
+    /// How many shards have their breaker in each state.
+    pub fn breakers(&self) -> Vec<(&'static str, usize)> {
+        let states: Vec<BreakerState> = self.shards.iter().map(|shard| shard.status.breaker()).collect();
+        let count = |wanted: BreakerState| states.iter().filter(|state| **state == wanted).count();
+        BreakerState::ALL.map(|state| (state.as_str(), count(state))).to_vec()
+    }
+
     fn handle(&self, key: &str) -> Result<&ShardHandle, KvError> {
         self.shards.get(self.shard_of(key) as usize).ok_or(KvError::Closed)
     }
@@ -148,29 +167,53 @@ impl Backend {
     /// Cancellation safe.
     pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, KvError> {
         if let [key] = keys {
-            return request(self.handle(key)?, |reply| Request::Get { keys: vec![key.clone()], reply }).await?;
+            return request(self.handle(key)?, |reply| get(vec![key.clone()], reply)).await?;
         }
         let groups = self.group(keys.iter().cloned().enumerate(), |(_, key)| key.as_str());
         let parts = groups.into_iter().map(|(shard, group)| async move {
             let (places, keys): (Vec<usize>, Vec<String>) = group.into_iter().unzip();
-            let found = request(shard, |reply| Request::Get { keys, reply }).await??;
+            let found = request(shard, |reply| get(keys, reply)).await??;
             Ok::<_, KvError>(places.into_iter().zip(found))
         });
-        let mut answers = vec![None; keys.len()];
-        for part in join_all(parts).await {
-            for (place, entry) in part? {
-                if let Some(answer) = answers.get_mut(place) {
-                    *answer = entry;
-                }
-            }
+        in_places(keys.len(), join_all(parts).await)
+    }
+
+    /// Whether [`Backend::digest_many`] is to be had.
+    pub fn has_digests(&self) -> bool {
+        self.has_digests
+    }
+
+    /// Whether [`Backend::hold`] is to be had.
+    pub fn has_fencing(&self) -> bool {
+        self.has_fencing
+    }
+
+    /// As [`Backend::get_many`], with only the first `head_bytes` of each value and a hash of the rest.
+    pub async fn digest_many(&self, keys: &[String], head_bytes: u32) -> Result<Vec<Option<Digest>>, KvError> {
+        let groups = self.group(keys.iter().cloned().enumerate(), |(_, key)| key.as_str());
+        let parts = groups.into_iter().map(|(shard, group)| async move {
+            let (places, keys): (Vec<usize>, Vec<String>) = group.into_iter().unzip();
+            let found = request(shard, |reply| Request::Digest { keys, head_bytes, reply }).await??;
+            Ok::<_, KvError>(places.into_iter().zip(found))
+        });
+        in_places(keys.len(), join_all(parts).await)
+    }
+
+    /// From now on, writes that are not `newer` are made under this token.
+    ///
+    /// # Errors
+    /// [`KvError::Refused`] with `unsupported` if the backend has no use for it.
+    pub async fn hold(&self, token: u64) -> Result<(), KvError> {
+        for end in join_all(self.shards.iter().map(|shard| work(shard, |reply| Work::Hold { token, reply }))).await {
+            end??;
         }
-        Ok(answers)
+        Ok(())
     }
 
     /// The entry that one shard has for a key, wherever that key belongs.
     pub async fn get_from(&self, shard: u32, key: &str) -> Result<Option<Entry>, KvError> {
         let shard = self.shards.get(shard as usize).ok_or(KvError::Closed)?;
-        let mut found = request(shard, |reply| Request::Get { keys: vec![key.to_owned()], reply }).await??;
+        let mut found = request(shard, |reply| get(vec![key.to_owned()], reply)).await??;
         Ok(found.pop().flatten())
     }
 
@@ -235,17 +278,15 @@ impl Backend {
 
     /// Takes nothing more, works off what is waiting, and closes the instances; gives up after `grace`.
     ///
-    /// Returns whether it all came to an end in time. What didn't is left to its thread, which ends with the process.
+    /// Returns whether it all came to an end in time; the directory is free again then. What didn't is left to its thread, which
+    /// ends with the process.
     pub async fn close(&self, grace: Duration) -> bool {
         for shard in &self.shards {
             shard.queue.close();
         }
         let ended = async {
             for shard in &self.shards {
-                let mut state = shard.status.watch();
-                let done = |state: &ShardState| matches!(state, ShardState::Closed | ShardState::Failed { .. });
-                // The sender lives in `shard`, so the channel can't be closed.
-                let _ = state.wait_for(done).await;
+                shard.ended.cancelled().await;
             }
         };
         tokio::time::timeout(grace, ended).await.is_ok()
@@ -278,13 +319,33 @@ pub fn shard_of(key: &str, shards: u32) -> u32 {
     u32::try_from(xxh3_64(key.as_bytes()) % shards).unwrap_or(0)
 }
 
+/// Puts the parts of an answer where they belong.
+fn in_places<T: Clone>(
+    count: usize,
+    parts: Vec<Result<impl Iterator<Item = (usize, Option<T>)>, KvError>>,
+) -> Result<Vec<Option<T>>, KvError> {
+    let mut answers = vec![None; count];
+    for part in parts {
+        for (place, found) in part? {
+            if let Some(answer) = answers.get_mut(place) {
+                *answer = found;
+            }
+        }
+    }
+    Ok(answers)
+}
+
+fn get(keys: Vec<String>, reply: Reply<Result<Vec<Option<Entry>>, KvError>>) -> Request {
+    Request::Get { keys, origin: Origin::current(), reply }
+}
+
 async fn request<T>(shard: &ShardHandle, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, KvError> {
     let (reply, answer) = oneshot::channel();
     shard.queue.push_request(make(reply))?;
     answer.await.map_err(|_| KvError::Closed)
 }
 
-async fn work<T>(shard: &ShardHandle, make: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, KvError> {
+pub(super) async fn work<T>(shard: &ShardHandle, make: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, KvError> {
     let (reply, answer) = oneshot::channel();
     shard.queue.push_work(make(reply))?;
     answer.await.map_err(|_| KvError::Closed)

@@ -5,6 +5,30 @@ use std::time::{Duration, Instant};
 
 use crate::config::SupervisionConfig;
 
+/// Whether a shard is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BreakerState {
+    /// It is, or its instance is being replaced.
+    Closed,
+    /// It is left alone for a while, or for good.
+    Open,
+    /// A health check is under way that decides.
+    HalfOpen,
+}
+
+impl BreakerState {
+    pub(super) const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
+    /// The word for it in metrics.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
+}
+
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {

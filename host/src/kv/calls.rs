@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome, Page, Usage};
 use super::bindings::memcell::kv::types::Error as GuestError;
+use super::bindings::with_digests::exports::memcell::kv::digests::Digest;
 use super::error::KvError;
 use super::instance::Instance;
 use super::write::Write;
@@ -64,7 +65,9 @@ impl Calls {
             Ok(_) => "ok",
             Err(error) => error.label(),
         };
-        self.metrics.kv_call(function, label, items, started.elapsed());
+        let elapsed = started.elapsed();
+        self.metrics.kv_call(function, label, items, elapsed);
+        tracing::debug!(function, items, result = label, ?elapsed, "plugin called");
         match &result {
             Ok(_) => {
                 self.success = true;
@@ -94,6 +97,68 @@ impl Calls {
             }
         }
         Ok(found)
+    }
+
+    /// One digest per key.
+    pub(super) async fn digests(&mut self, keys: &[String], head_bytes: u32) -> Result<Vec<Option<Digest>>, KvError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for part in keys.chunks(self.max_batch) {
+            let started = Instant::now();
+            let answer = self.instance.digest_many(part, head_bytes).await;
+            found.extend(self.note("digest-many", part.len(), started, answer)?);
+        }
+        Ok(found)
+    }
+
+    /// Makes what follows under this token.
+    pub(super) async fn hold(&mut self, token: u64) -> Result<(), KvError> {
+        let started = Instant::now();
+        let answer = self.instance.hold(token).await;
+        self.note("hold", 0, started, answer)
+    }
+
+    /// Has the intent of a transaction kept, as a whole or not at all. It can't be cut: what is prepared again replaces what was.
+    pub(super) async fn prepare(&mut self, transaction: &str, writes: Vec<Write>) -> Result<(), KvError> {
+        writes.iter().try_for_each(|write| self.check(write))?;
+        let (count, bytes) = (writes.len(), writes.iter().map(Write::size).sum::<usize>());
+        if count > 1 && (count > self.max_batch || bytes > MAX_CALL_BYTES) {
+            let most = self.max_batch;
+            let text = format!(
+                "{count} writes of {bytes} bytes can't be prepared together; at most {most} of {MAX_CALL_BYTES} bytes can"
+            );
+            return Err(KvError::Refused(GuestError::TooLarge(text)));
+        }
+        let (mut puts, mut deletes) = (Vec::new(), Vec::new());
+        for write in writes {
+            match write {
+                Write::Put(entry) => puts.push(entry),
+                Write::Delete(mark) => deletes.push(mark),
+            }
+        }
+        let started = Instant::now();
+        let answer = self.instance.prepare(transaction, &puts, &deletes).await;
+        self.note("prepare", count, started, answer)
+    }
+
+    /// Has the intent of a transaction carried out.
+    pub(super) async fn commit(&mut self, transaction: &str) -> Result<(), KvError> {
+        let started = Instant::now();
+        let answer = self.instance.commit(transaction).await;
+        self.note("commit", 1, started, answer)
+    }
+
+    /// Has the intent of a transaction removed.
+    pub(super) async fn abort(&mut self, transaction: &str) -> Result<(), KvError> {
+        let started = Instant::now();
+        let answer = self.instance.abort(transaction).await;
+        self.note("abort", 1, started, answer)
+    }
+
+    /// The transactions that have an intent.
+    pub(super) async fn in_doubt(&mut self) -> Result<Vec<String>, KvError> {
+        let started = Instant::now();
+        let answer = self.instance.in_doubt().await;
+        self.note("in-doubt", 1, started, answer)
     }
 
     /// One end per write, in their order. Puts and deletes go in separate calls: the stamps, not the order of the calls,

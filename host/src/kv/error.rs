@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::bindings::memcell::kv::types::Error as GuestError;
+use crate::oci::OciError;
 
 /// Why a component is no backend. Each text says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,12 @@ pub enum LoadError {
     /// The bytes don't make a valid component.
     #[error("{path} is damaged or uses WebAssembly features that this host doesn't have: {reason}")]
     Invalid { path: PathBuf, reason: String },
+    /// Its compiled code can't be run.
+    #[error(
+        "{path} can't be run, because this process may not make memory executable: {reason}; take off what forbids it, \
+         such as `MemoryDenyWriteExecute=` of systemd, or a rule of SELinux on `execmem`"
+    )]
+    NotExecutable { path: PathBuf, reason: String },
     /// An interface of the contract is not there at all.
     #[error("{path} doesn't export {missing}, so it is no backend; it exports {exports}")]
     MissingExport { path: PathBuf, missing: String, exports: String },
@@ -54,12 +61,20 @@ pub enum LoadError {
     /// An interface has the right name and the wrong functions.
     #[error("{path} exports the right interfaces with the wrong shape: {reason}")]
     WrongShape { path: PathBuf, reason: String },
+    /// The registry doesn't give it.
+    #[error("can't fetch the plugin {0}")]
+    Registry(#[from] OciError),
     /// The sandbox itself can't be set up.
     #[error("can't set up the WebAssembly engine: {0}")]
     Engine(String),
 }
 
 impl LoadError {
+    /// Whether waiting may help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Registry(error) if error.is_passing())
+    }
+
     /// A short stable word for metrics.
     pub fn label(&self) -> &'static str {
         match self {
@@ -70,10 +85,12 @@ impl LoadError {
             Self::CompileTimeout { .. } => "load_compile_timeout",
             Self::Digest { .. } => "load_digest",
             Self::Invalid { .. } => "load_invalid",
+            Self::NotExecutable { .. } => "load_not_executable",
             Self::MissingExport { .. } => "load_missing_export",
             Self::WrongVersion { .. } => "load_wrong_version",
             Self::UnsatisfiedImport { .. } => "load_unsatisfied_import",
             Self::WrongShape { .. } => "load_wrong_shape",
+            Self::Registry(error) => error.label(),
             Self::Engine(_) => "load_engine",
         }
     }
@@ -255,8 +272,8 @@ fn guest_text(error: &GuestError) -> String {
     format!("the plugin answered «{kind}»: {}", shown(text))
 }
 
-/// A guest's text made fit for a log line: one line, no control characters, of bounded length.
-pub(super) fn shown(text: &str) -> String {
+/// A stranger's text made fit for a log line: one line, no control characters, of bounded length.
+pub(crate) fn shown(text: &str) -> String {
     let mut line: String =
         text.trim().chars().take(MAX_GUEST_TEXT).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.trim().chars().nth(MAX_GUEST_TEXT).is_some() {

@@ -11,6 +11,7 @@ use super::bindings::{PACKAGE, REQUIRED_INTERFACES};
 use super::engine::Engine;
 use super::error::LoadError;
 use super::plugin::Plugin;
+use crate::config::LimitsConfig;
 
 /// What was found out about a file.
 #[derive(Debug)]
@@ -85,6 +86,14 @@ impl Inspection {
     /// If the file can't be read, or the engine can't be set up. That it is no backend is a finding, not an error.
     pub fn of(path: &Path) -> Result<Self, LoadError> {
         let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_path_buf(), source })?;
+        Self::of_bytes(path, bytes)
+    }
+
+    /// As [`Inspection::of`], of a component that has been read; `path` says where.
+    ///
+    /// # Errors
+    /// As [`Inspection::of`].
+    pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, LoadError> {
         // Without a cache, so that the time is that of compiling.
         let engine = Engine::new(None)?;
         let started = Instant::now();
@@ -95,12 +104,12 @@ impl Inspection {
         Ok(Self {
             path: path.to_path_buf(),
             bytes: bytes.len() as u64,
-            sha256: super::plugin::hex(&Sha256::digest(&bytes)),
+            sha256: crate::hex::encode(&Sha256::digest(&bytes)),
             contract: contract_of(&exports),
             imports,
             exports,
             compile_time,
-            problem: Plugin::load(&loading, path, None).err(),
+            problem: Plugin::from_bytes(&loading, path, bytes, None, &LimitsConfig::default()).err(),
         })
     }
 

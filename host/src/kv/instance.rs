@@ -7,6 +7,7 @@ use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome, Page, Usage};
+use super::bindings::with_digests::exports::memcell::kv::digests::Digest;
 use super::cpu::{CpuBudget, CpuExhausted};
 use super::error::{KvError, shown};
 use super::grants::Grants;
@@ -19,6 +20,9 @@ use crate::config::{BackendConfig, LimitsConfig};
 
 /// The fewest bytes a key may be limited to: every key of the host has to fit.
 const MIN_KEY_BYTES: u32 = 256;
+
+/// The longest name that a transaction can have.
+const MAX_TRANSACTION_BYTES: usize = 64;
 
 /// How many epoch ticks a guest computes before its processor time is looked at, and it yields to the timer around its call.
 const EPOCHS_PER_YIELD: u64 = 1;
@@ -122,13 +126,74 @@ impl Instance {
         for (key, entry) in keys.iter().zip(&found) {
             let Some(entry) = entry else { continue };
             if entry.key != *key {
-                return Err(contract("get-many", format!("asked for {key}, it answered {}", shown(&entry.key))));
+                return Err(contract(
+                    "get-many",
+                    format!("asked for {}, it answered {}", shown(key), shown(&entry.key)),
+                ));
             }
             if entry.value.len() as u64 > u64::from(self.capabilities.max_value_bytes) {
                 return Err(contract("get-many", "a value is larger than its own `max-value-bytes`".into()));
             }
         }
         Ok(found)
+    }
+
+    /// One answer per key, in the order of the keys, with so many bytes of each value.
+    pub(super) async fn digest_many(
+        &mut self,
+        keys: &[String],
+        head_bytes: u32,
+    ) -> Result<Vec<Option<Digest>>, KvError> {
+        let call = self.guest.digest_many(&mut self.store, keys, head_bytes);
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let found = self.conclude("digest-many", answer)?;
+        check_length("digest-many", keys.len(), found.len())?;
+        for digest in found.iter().flatten() {
+            if digest.head.len() as u64 != u64::from(digest.value_bytes.min(head_bytes)) {
+                let (given, due) = (digest.head.len(), digest.value_bytes.min(head_bytes));
+                return Err(contract("digest-many", format!("a head has {given} bytes, {due} were due")));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes what follows under this token.
+    pub(super) async fn hold(&mut self, token: u64) -> Result<(), KvError> {
+        let call = self.guest.hold(&mut self.store, token);
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        self.conclude("hold", answer)
+    }
+
+    /// Has the intent of a transaction kept.
+    pub(super) async fn prepare(&mut self, transaction: &str, puts: &[Entry], deletes: &[Mark]) -> Result<(), KvError> {
+        let call = self.guest.prepare(&mut self.store, transaction, puts, deletes);
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        self.conclude("prepare", answer)
+    }
+
+    /// Has the intent of a transaction carried out.
+    pub(super) async fn commit(&mut self, transaction: &str) -> Result<(), KvError> {
+        let call = self.guest.commit(&mut self.store, transaction);
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        self.conclude("commit", answer)
+    }
+
+    /// Has the intent of a transaction removed.
+    pub(super) async fn abort(&mut self, transaction: &str) -> Result<(), KvError> {
+        let call = self.guest.abort(&mut self.store, transaction);
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        self.conclude("abort", answer)
+    }
+
+    /// The transactions that have an intent.
+    pub(super) async fn in_doubt(&mut self) -> Result<Vec<String>, KvError> {
+        let call = self.guest.in_doubt(&mut self.store);
+        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let transactions = self.conclude("in-doubt", answer)?;
+        if transactions.iter().any(|name| name.is_empty() || name.len() > MAX_TRANSACTION_BYTES) {
+            return Err(contract("in-doubt", "a name that no transaction can have".into()));
+        }
+        Ok(transactions)
     }
 
     /// One outcome per entry, in the order of the entries.

@@ -1,4 +1,4 @@
-//! From a file to a component that can be instantiated: every reason why it can't be is found here, before anything runs.
+//! From a file, or what a registry has, to a component that can be instantiated: every reason why it can't be is found here, before anything runs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,14 +9,16 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
 
-use super::bindings::{BackendPre, PACKAGE, REQUIRED_INTERFACES, VERSION};
+use super::bindings::{OPTIONAL_INTERFACES, PACKAGE, REQUIRED_INTERFACES, VERSION};
 use super::engine::Engine;
 use super::error::LoadError;
-use super::guest::GuestPre;
+use super::guest::{ContractPre, GuestPre};
 use super::keyvalue::{self, Draft, KeyValuePre};
 use super::sandbox::{self, Sandbox};
-use crate::config::{BackendConfig, LimitsConfig};
+use crate::config::{BackendConfig, LimitsConfig, PluginSource};
+use crate::hex;
 use crate::metrics::BackendMetrics;
+use crate::oci::Components;
 
 /// A checked and compiled plugin.
 #[derive(Clone)]
@@ -38,13 +40,36 @@ impl Plugin {
         Self::load_within(engine, path, expected_sha256, &LimitsConfig::default())
     }
 
-    /// As [`Plugin::load`], as `config` says; what goes wrong is counted among the failures of the backend.
+    /// As [`Plugin::obtain`]; what goes wrong is counted among the failures of the backend.
     ///
     /// # Errors
-    /// As [`Plugin::load`].
-    pub fn load_for(engine: &Engine, config: &BackendConfig, metrics: &BackendMetrics) -> Result<Self, LoadError> {
-        Self::load_within(engine, &config.plugin, config.sha256.as_ref(), &config.limits)
-            .inspect_err(|error| metrics.kv_failure(error.label()))
+    /// As [`Plugin::obtain`].
+    pub async fn load_for(
+        engine: &Engine,
+        config: &BackendConfig,
+        metrics: &BackendMetrics,
+    ) -> Result<Self, LoadError> {
+        Self::obtain(engine, config).await.inspect_err(|error| metrics.kv_failure(error.label()))
+    }
+
+    /// The plugin of a backend, within its limits: from its file, or from its registry by way of the user's cache.
+    /// What blocks is done on threads for that.
+    ///
+    /// # Errors
+    /// As [`Plugin::load`]; [`LoadError::Registry`] if the registry doesn't give it.
+    pub async fn obtain(engine: &Engine, config: &BackendConfig) -> Result<Self, LoadError> {
+        let (engine, sha256, limits) = (engine.clone(), config.sha256, config.limits.clone());
+        match &config.plugin {
+            PluginSource::File(path) => {
+                let path = path.clone();
+                blocking(move || Self::load_within(&engine, &path, sha256.as_ref(), &limits)).await
+            }
+            PluginSource::Oci(plugin) => {
+                let fetched = Components::of_user().fetch(plugin, limits.component).await?;
+                let origin = PathBuf::from(fetched.reference.to_string());
+                blocking(move || Self::from_bytes(&engine, &origin, fetched.bytes, sha256.as_ref(), &limits)).await
+            }
+        }
     }
 
     /// As [`Plugin::load`], within `limits`: no more than `component` bytes of the file are ever read, and the compiler is
@@ -61,9 +86,22 @@ impl Plugin {
         expected_sha256: Option<&[u8; 32]>,
         limits: &LimitsConfig,
     ) -> Result<Self, LoadError> {
-        let bytes = read(path, limits.component)?;
-        let sha256 = hex(&Sha256::digest(&bytes));
-        if let Some(expected) = expected_sha256.map(|digest| hex(digest))
+        Self::from_bytes(engine, path, read(path, limits.component)?, expected_sha256, limits)
+    }
+
+    /// As [`Plugin::load_within`], of a component that has been read; `path` says where, for messages.
+    ///
+    /// # Errors
+    /// As [`Plugin::load`].
+    pub fn from_bytes(
+        engine: &Engine,
+        path: &Path,
+        bytes: Vec<u8>,
+        expected_sha256: Option<&[u8; 32]>,
+        limits: &LimitsConfig,
+    ) -> Result<Self, LoadError> {
+        let sha256 = hex::encode(&Sha256::digest(&bytes));
+        if let Some(expected) = expected_sha256.map(|digest| hex::encode(digest))
             && expected != sha256
         {
             return Err(LoadError::Digest { path: path.to_path_buf(), expected, actual: sha256 });
@@ -81,7 +119,10 @@ impl Plugin {
         };
         let pre = linker.instantiate_pre(&component).map_err(wrong_shape)?;
         let guest = match kind {
-            Kind::Contract => GuestPre::Contract(BackendPre::new(pre).map_err(wrong_shape)?),
+            Kind::Contract => {
+                let has = |interface: &str| exports.contains(&contract_interface(interface).as_str());
+                GuestPre::Contract(ContractPre::new(pre, has).map_err(wrong_shape)?)
+            }
             Kind::KeyValue(draft) => {
                 let plain = KeyValuePre::new(pre, draft);
                 let wrong_shape = |reason| LoadError::WrongShape { path: path.to_path_buf(), reason };
@@ -95,17 +136,27 @@ impl Plugin {
     /// component.
     pub fn interfaces(&self) -> Vec<String> {
         match &self.guest {
-            GuestPre::Contract(_) => REQUIRED_INTERFACES.map(contract_interface).to_vec(),
+            GuestPre::Contract(_) => {
+                let optional = [self.guest.has_digests(), self.guest.has_fencing(), self.guest.has_two_phase()];
+                let optional =
+                    OPTIONAL_INTERFACES.into_iter().zip(optional).filter_map(|(name, is)| is.then_some(name));
+                REQUIRED_INTERFACES.into_iter().chain(optional).map(contract_interface).collect()
+            }
             GuestPre::KeyValue(plain) => plain.interfaces(),
         }
     }
 
-    /// The file it was read from.
+    /// Whether it exports `two-phase`.
+    pub fn has_two_phase(&self) -> bool {
+        self.guest.has_two_phase()
+    }
+
+    /// The file it was read from; of one from a registry, the reference.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The SHA-256 digest of the file, 64 lowercase hexadecimal digits: what `sha256` in the configuration pins.
+    /// The SHA-256 digest of the component, 64 lowercase hexadecimal digits: what `sha256` in the configuration pins.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
@@ -146,6 +197,9 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
     if count as u64 > limit { Err(too_large()) } else { Ok(bytes) }
 }
 
+/// What Wasmtime 48 says when the system doesn't let it make compiled code executable; it has no type for that.
+const NOT_EXECUTABLE: &str = "failed to make memory executable";
+
 fn compile(engine: &Engine, path: &Path, bytes: Vec<u8>, limit: Duration) -> Result<Component, LoadError> {
     let invalid = |reason: String| LoadError::Invalid { path: path.to_path_buf(), reason };
     let (done, result) = mpsc::sync_channel(1);
@@ -158,7 +212,13 @@ fn compile(engine: &Engine, path: &Path, bytes: Vec<u8>, limit: Duration) -> Res
         })
         .map_err(|error| LoadError::Engine(error.to_string()))?;
     match result.recv_timeout(limit) {
-        Ok(compiled) => compiled.map_err(|error| invalid(super::error::shown(&format!("{error:#}")))),
+        Ok(compiled) => compiled.map_err(|error| {
+            let reason = super::error::shown(&format!("{error:#}"));
+            if error.chain().any(|cause| cause.to_string() == NOT_EXECUTABLE) {
+                return LoadError::NotExecutable { path: path.to_path_buf(), reason };
+            }
+            invalid(reason)
+        }),
         Err(mpsc::RecvTimeoutError::Timeout) => Err(LoadError::CompileTimeout { path: path.to_path_buf(), limit }),
         Err(mpsc::RecvTimeoutError::Disconnected) => Err(invalid("the compiler crashed on it".into())),
     }
@@ -241,13 +301,9 @@ fn linker(engine: &Engine) -> Result<Linker<Sandbox>, LoadError> {
     Ok(linker)
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+/// Work that takes its time, off the threads that others wait on.
+async fn blocking(load: impl FnOnce() -> Result<Plugin, LoadError> + Send + 'static) -> Result<Plugin, LoadError> {
+    tokio::task::spawn_blocking(load).await.unwrap_or_else(|error| Err(LoadError::Engine(error.to_string())))
 }
 
 #[cfg(test)]

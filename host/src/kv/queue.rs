@@ -6,9 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Outcome, Page, Usage};
+use super::bindings::with_digests::exports::memcell::kv::digests::Digest;
 use super::error::KvError;
 use super::write::{PendingWrite, Write};
 use crate::config::QueueConfig;
+use crate::trace::Origin;
 
 /// How many reads may wait. They have short deadlines, so more would only be answered too late.
 const MAX_WAITING_READS: usize = 1024;
@@ -18,9 +20,17 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 
 /// A read, or a question about the instance.
 pub(super) enum Request {
-    Get { keys: Vec<String>, reply: Reply<Result<Vec<Option<Entry>>, KvError>> },
+    Get { keys: Vec<String>, origin: Origin, reply: Reply<Result<Vec<Option<Entry>>, KvError>> },
+    Digest { keys: Vec<String>, head_bytes: u32, reply: Reply<Result<Vec<Option<Digest>>, KvError>> },
     Scan { cursor: Option<String>, limit: u32, reply: Reply<Result<Page, KvError>> },
     Stats { reply: Reply<Result<Usage, KvError>> },
+}
+
+/// How a transaction that was prepared ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Commit,
+    Abort,
 }
 
 /// What changes something, in order.
@@ -29,6 +39,20 @@ pub(super) enum Work {
     Direct(Box<dyn PendingWrite>),
     /// Writes that somebody waits for, each with its own end.
     Batch { writes: Vec<Write>, condition: Condition, reply: Reply<Vec<Result<Outcome, KvError>>> },
+    /// Writes to be kept as the intent of a transaction, for a writer who waits for a while. Bounded like those nobody waits for.
+    Prepare {
+        transaction: String,
+        writes: Vec<Write>,
+        bytes: usize,
+        origin: Box<Origin>,
+        reply: Reply<Result<(), KvError>>,
+    },
+    /// What comes after a transaction's `Prepare`.
+    Conclude { transaction: String, end: End, origin: Box<Origin>, reply: Reply<Result<(), KvError>> },
+    /// Which transactions have an intent.
+    InDoubt { reply: Reply<Result<Vec<String>, KvError>> },
+    /// Later work is done under this token.
+    Hold { token: u64, reply: Reply<Result<(), KvError>> },
     /// Answered once all work before it has been done and is durable.
     Flush { reply: Reply<Result<(), KvError>> },
 }
@@ -79,20 +103,32 @@ impl Queue {
 
     /// Never waits: a full or closed queue hands the write back.
     pub(super) fn push_direct(&self, write: Box<dyn PendingWrite>) -> Result<(), (Box<dyn PendingWrite>, KvError)> {
-        let size = write.size();
+        match self.push_bounded(write.size(), Work::Direct(write)) {
+            Err((Work::Direct(write), error)) => Err((write, error)),
+            // Nothing else comes back than what was handed over.
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a `Prepare` if there is room. Whoever waits for its end may give up before, so that it has to be bounded here.
+    pub(super) fn push_prepare(&self, size: usize, work: Work) -> Result<(), KvError> {
+        self.push_bounded(size, work).map_err(|(_, error)| error)
+    }
+
+    fn push_bounded(&self, size: usize, work: Work) -> Result<(), (Work, KvError)> {
         let mut lanes = self.lanes();
         if lanes.closed {
-            return Err((write, KvError::Closed));
+            return Err((work, KvError::Closed));
         }
         // A write larger than the whole bound still passes when it is alone: nothing would be gained by losing it.
         let over = lanes.direct_bytes + size > self.max_bytes && lanes.direct_count > 0;
         if lanes.direct_count >= self.max_changes || over {
-            return Err((write, KvError::QueueFull));
+            return Err((work, KvError::QueueFull));
         }
         lanes.direct_count += 1;
         lanes.direct_bytes += size;
         let first = lanes.is_empty();
-        lanes.work.push_back(Work::Direct(write));
+        lanes.work.push_back(work);
         self.announce(lanes, first);
         Ok(())
     }
@@ -144,10 +180,13 @@ impl Queue {
                     let requests = lanes.requests.drain(..).collect();
                     let work: Vec<Work> = lanes.work.drain(..count).collect();
                     for work in &work {
-                        if let Work::Direct(write) = work {
-                            lanes.direct_count -= 1;
-                            lanes.direct_bytes -= write.size();
-                        }
+                        let bytes = match work {
+                            Work::Direct(write) => write.size(),
+                            Work::Prepare { bytes, .. } => *bytes,
+                            _ => continue,
+                        };
+                        lanes.direct_count -= 1;
+                        lanes.direct_bytes -= bytes;
                     }
                     return Some(Taken { requests, work });
                 }
@@ -184,6 +223,9 @@ mod tests {
         }
         fn size(&self) -> usize {
             self.1
+        }
+        fn origin(&self) -> Origin {
+            Origin::none()
         }
         fn prepare(&mut self) -> Result<Write, String> {
             Err("a probe writes nothing".into())

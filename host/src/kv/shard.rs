@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::{Instrument as _, Span};
+
 use super::bindings::exports::memcell::kv::store::{Condition, Entry};
 use super::bindings::memcell::kv::types::Error as GuestError;
 use super::breaker::{Breaker, Verdict};
@@ -13,11 +15,12 @@ use super::error::KvError;
 use super::grants::Grants;
 use super::instance::Instance;
 use super::plugin::Plugin;
-use super::queue::{Queue, Reply, Request, Taken, Work};
+use super::queue::{End, Queue, Reply, Request, Taken, Work};
 use super::status::{ShardState, ShardStatus};
 use super::write::{PendingWrite, Write};
 use crate::config::BackendConfig;
 use crate::metrics::BackendMetrics;
+use crate::trace::{self, Origin};
 
 /// What the thread of a shard owns.
 pub(super) struct Shard {
@@ -124,7 +127,10 @@ impl Shard {
 
     /// Half-open: one health check decides.
     async fn probe(&self, mut calls: Calls, breaker: &mut Breaker, generation: u64) -> Phase {
-        match calls.health().await {
+        self.status.set_probed(true);
+        let health = calls.health().await;
+        self.status.set_probed(false);
+        match health {
             Ok(()) => {
                 self.status.set_state(ShardState::Running { generation });
                 Phase::Running(Box::new(calls))
@@ -136,7 +142,7 @@ impl Shard {
 
     /// Does what was taken. Once an instance breaks, the rest is refused: it can be asked for again.
     async fn work(&self, mut calls: Calls, taken: Taken, breaker: &mut Breaker) -> Phase {
-        let mut broken = answer_requests(&mut calls, taken.requests).await.err();
+        let mut broken = self.answer_requests(&mut calls, taken.requests).await.err();
         let mut direct = Vec::new();
         for work in taken.work {
             if let Work::Direct(write) = work {
@@ -144,7 +150,7 @@ impl Shard {
                 continue;
             }
             if broken.is_none() {
-                broken = write_direct(&mut calls, std::mem::take(&mut direct)).await.err();
+                broken = self.write_direct(&mut calls, std::mem::take(&mut direct)).await.err();
             }
             match (work, &broken) {
                 (work, Some(error)) => refuse(Taken { work: vec![work], ..Taken::default() }, error),
@@ -154,6 +160,22 @@ impl Shard {
                     // Whoever asked may have given up waiting.
                     let _ = reply.send(ends);
                 }
+                // Whoever wanted it has gone on without it.
+                (Work::Prepare { reply, .. }, None) if reply.is_closed() => {}
+                (Work::Prepare { transaction, writes, origin, reply, .. }, None) => {
+                    let span = self.span("prepare", writes.len(), [&*origin].into_iter());
+                    broken = reply_with(reply, calls.prepare(&transaction, writes).instrument(span).await).err();
+                }
+                (Work::Conclude { transaction, end, origin, reply }, None) => {
+                    let span = |function| self.span(function, 0, [&*origin].into_iter());
+                    let answer = match end {
+                        End::Commit => calls.commit(&transaction).instrument(span("commit")).await,
+                        End::Abort => calls.abort(&transaction).instrument(span("abort")).await,
+                    };
+                    broken = reply_with(reply, answer).err();
+                }
+                (Work::InDoubt { reply }, None) => broken = reply_with(reply, calls.in_doubt().await).err(),
+                (Work::Hold { token, reply }, None) => broken = reply_with(reply, calls.hold(token).await).err(),
                 (Work::Flush { reply }, None) => broken = reply_with(reply, calls.flush().await).err(),
                 (Work::Direct(_), None) => {}
             }
@@ -162,7 +184,7 @@ impl Shard {
             Some(error) => {
                 refuse(Taken { work: direct.into_iter().map(Work::Direct).collect(), ..Taken::default() }, error);
             }
-            None => broken = write_direct(&mut calls, direct).await.err(),
+            None => broken = self.write_direct(&mut calls, direct).await.err(),
         }
         self.status.set_memory_bytes(calls.memory_bytes());
         match broken.or_else(|| calls.take_trouble()) {
@@ -175,6 +197,92 @@ impl Shard {
                 Phase::Running(Box::new(calls))
             }
         }
+    }
+
+    /// Answers everything that waits for it; the error is one that ends the instance.
+    async fn answer_requests(&self, calls: &mut Calls, requests: Vec<Request>) -> Result<(), KvError> {
+        // All reads that wait become one call; each gets its part of the answer.
+        let mut keys: Vec<String> = Vec::new();
+        let mut gets: Vec<(usize, Reply<Found>)> = Vec::new();
+        let mut origins: Vec<Origin> = Vec::new();
+        let mut broken: Option<KvError> = None;
+        for request in requests {
+            match (request, &broken) {
+                (Request::Get { keys: wanted, origin, reply }, _) if !reply.is_closed() => {
+                    origins.push(origin);
+                    gets.push((wanted.len(), reply));
+                    keys.extend(wanted);
+                }
+                (Request::Get { .. }, _) => {}
+                (request, Some(error)) => refuse(Taken { requests: vec![request], ..Taken::default() }, error),
+                (Request::Scan { cursor, limit, reply }, None) => {
+                    broken = reply_with(reply, calls.scan(cursor.as_deref(), limit).await).err();
+                }
+                (Request::Digest { reply, .. }, None) if reply.is_closed() => {}
+                (Request::Digest { keys, head_bytes, reply }, None) => {
+                    broken = reply_with(reply, calls.digests(&keys, head_bytes).await).err();
+                }
+                (Request::Stats { reply }, None) => broken = reply_with(reply, calls.stats().await).err(),
+            }
+        }
+        if let Some(error) = broken {
+            for (_, reply) in gets {
+                let _ = reply.send(Err(error.clone()));
+            }
+            return Err(error);
+        }
+        let span = self.span("get-many", keys.len(), origins.iter());
+        let mut answers = match calls.get(&keys).instrument(span).await {
+            Ok(entries) => entries.into_iter(),
+            Err(error) => {
+                for (_, reply) in gets {
+                    let _ = reply.send(Err(error.clone()));
+                }
+                return if error.ends_instance() { Err(error) } else { Ok(()) };
+            }
+        };
+        for (count, reply) in gets {
+            // Whoever asked may have given up waiting.
+            let _ = reply.send(Ok(answers.by_ref().take(count).collect()));
+        }
+        Ok(())
+    }
+
+    /// Writes what nobody waits for, as one batch, and tells each how it ended.
+    async fn write_direct(&self, calls: &mut Calls, pending: Vec<Box<dyn PendingWrite>>) -> Result<(), KvError> {
+        let mut ready = Vec::with_capacity(pending.len());
+        let mut writes: Vec<Write> = Vec::with_capacity(pending.len());
+        for mut write in pending {
+            match write.prepare() {
+                Ok(prepared) => {
+                    writes.push(prepared);
+                    ready.push(write);
+                }
+                Err(reason) => write.finish(Err(KvError::Refused(GuestError::InvalidArgument(reason)))),
+            }
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let origins: Vec<Origin> = ready.iter().map(|write| write.origin()).collect();
+        let span = self.span("write", writes.len(), origins.iter());
+        let ends = calls.write(writes, Condition::Newer).instrument(span).await;
+        let broken = calls::breaking(&ends);
+        for (write, end) in ready.into_iter().zip(ends) {
+            write.finish(end);
+        }
+        broken.map_or(Ok(()), Err)
+    }
+
+    /// The span of a call for these.
+    fn span<'o>(
+        &self,
+        function: &'static str,
+        items: usize,
+        origins: impl ExactSizeIterator<Item = &'o Origin> + Clone,
+    ) -> Span {
+        let call = trace::Call { backend: &self.config.name, shard: self.number, function, items };
+        trace::of_call(call, origins)
     }
 
     fn lost(&self, error: &KvError, breaker: &mut Breaker) -> Phase {
@@ -242,48 +350,6 @@ impl Shard {
 /// The answer to a read.
 type Found = Result<Vec<Option<Entry>>, KvError>;
 
-/// Answers everything that waits for it; the error is one that ends the instance.
-async fn answer_requests(calls: &mut Calls, requests: Vec<Request>) -> Result<(), KvError> {
-    // All reads that wait become one call; each gets its part of the answer.
-    let mut keys: Vec<String> = Vec::new();
-    let mut gets: Vec<(usize, Reply<Found>)> = Vec::new();
-    let mut broken: Option<KvError> = None;
-    for request in requests {
-        match (request, &broken) {
-            (Request::Get { keys: wanted, reply }, _) if !reply.is_closed() => {
-                gets.push((wanted.len(), reply));
-                keys.extend(wanted);
-            }
-            (Request::Get { .. }, _) => {}
-            (request, Some(error)) => refuse(Taken { requests: vec![request], ..Taken::default() }, error),
-            (Request::Scan { cursor, limit, reply }, None) => {
-                broken = reply_with(reply, calls.scan(cursor.as_deref(), limit).await).err();
-            }
-            (Request::Stats { reply }, None) => broken = reply_with(reply, calls.stats().await).err(),
-        }
-    }
-    if let Some(error) = broken {
-        for (_, reply) in gets {
-            let _ = reply.send(Err(error.clone()));
-        }
-        return Err(error);
-    }
-    let mut answers = match calls.get(&keys).await {
-        Ok(entries) => entries.into_iter(),
-        Err(error) => {
-            for (_, reply) in gets {
-                let _ = reply.send(Err(error.clone()));
-            }
-            return if error.ends_instance() { Err(error) } else { Ok(()) };
-        }
-    };
-    for (count, reply) in gets {
-        // Whoever asked may have given up waiting.
-        let _ = reply.send(Ok(answers.by_ref().take(count).collect()));
-    }
-    Ok(())
-}
-
 /// Sends a result to whoever waits, and keeps the error if it ends the instance.
 fn reply_with<T>(reply: Reply<Result<T, KvError>>, result: Result<T, KvError>) -> Result<(), KvError> {
     let broken = result.as_ref().err().filter(|error| error.ends_instance()).cloned();
@@ -292,35 +358,12 @@ fn reply_with<T>(reply: Reply<Result<T, KvError>>, result: Result<T, KvError>) -
     broken.map_or(Ok(()), Err)
 }
 
-/// Writes what nobody waits for, as one batch, and tells each how it ended.
-async fn write_direct(calls: &mut Calls, pending: Vec<Box<dyn PendingWrite>>) -> Result<(), KvError> {
-    let mut ready = Vec::with_capacity(pending.len());
-    let mut writes: Vec<Write> = Vec::with_capacity(pending.len());
-    for mut write in pending {
-        match write.prepare() {
-            Ok(prepared) => {
-                writes.push(prepared);
-                ready.push(write);
-            }
-            Err(reason) => write.finish(Err(KvError::Refused(GuestError::InvalidArgument(reason)))),
-        }
-    }
-    if writes.is_empty() {
-        return Ok(());
-    }
-    let ends = calls.write(writes, Condition::Newer).await;
-    let broken = calls::breaking(&ends);
-    for (write, end) in ready.into_iter().zip(ends) {
-        write.finish(end);
-    }
-    broken.map_or(Ok(()), Err)
-}
-
 /// Tells everybody who waits for any of this that it won't happen.
 fn refuse(taken: Taken, error: &KvError) {
     for request in taken.requests {
         match request {
             Request::Get { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Request::Digest { reply, .. } => drop(reply.send(Err(error.clone()))),
             Request::Scan { reply, .. } => drop(reply.send(Err(error.clone()))),
             Request::Stats { reply } => drop(reply.send(Err(error.clone()))),
         }
@@ -329,7 +372,11 @@ fn refuse(taken: Taken, error: &KvError) {
         match work {
             Work::Direct(write) => write.finish(Err(error.clone())),
             Work::Batch { writes, reply, .. } => drop(reply.send(vec![Err(error.clone()); writes.len()])),
-            Work::Flush { reply } => drop(reply.send(Err(error.clone()))),
+            Work::Hold { reply, .. }
+            | Work::Flush { reply }
+            | Work::Prepare { reply, .. }
+            | Work::Conclude { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Work::InDoubt { reply } => drop(reply.send(Err(error.clone()))),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What others can see of a shard while it works.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
 use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
+use super::breaker::BreakerState;
 
 /// What a shard is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub enum ShardState {
 #[derive(Debug)]
 pub(super) struct ShardStatus {
     state: watch::Sender<ShardState>,
+    /// Whether it is being asked for its health, to see whether it has recovered.
+    probed: AtomicBool,
     capabilities: OnceLock<Capabilities>,
     memory_bytes: AtomicU64,
     restarts: AtomicU64,
@@ -46,6 +49,7 @@ impl ShardStatus {
     pub(super) fn new() -> Self {
         Self {
             state: watch::Sender::new(ShardState::Opening),
+            probed: AtomicBool::new(false),
             capabilities: OnceLock::new(),
             memory_bytes: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
@@ -62,6 +66,19 @@ impl ShardStatus {
 
     pub(super) fn watch(&self) -> watch::Receiver<ShardState> {
         self.state.subscribe()
+    }
+
+    pub(super) fn set_probed(&self, probed: bool) {
+        self.probed.store(probed, Ordering::Relaxed);
+    }
+
+    /// The state of its breaker. One that is given up stays open.
+    pub(super) fn breaker(&self) -> BreakerState {
+        match *self.state.borrow() {
+            _ if self.probed.load(Ordering::Relaxed) => BreakerState::HalfOpen,
+            ShardState::Down { breaker_open: true, .. } | ShardState::Failed { .. } => BreakerState::Open,
+            _ => BreakerState::Closed,
+        }
     }
 
     /// What the first instance said of itself; later ones of the same component say the same.
@@ -88,5 +105,25 @@ impl ShardStatus {
 
     pub(super) fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_breaker_is_half_open_only_while_it_is_asked() {
+        let status = ShardStatus::new();
+        assert_eq!(status.breaker(), BreakerState::Closed);
+        status.set_state(ShardState::Down { reason: String::new(), breaker_open: false });
+        assert_eq!(status.breaker(), BreakerState::Closed);
+        status.set_state(ShardState::Down { reason: String::new(), breaker_open: true });
+        assert_eq!(status.breaker(), BreakerState::Open);
+        status.set_probed(true);
+        assert_eq!(status.breaker(), BreakerState::HalfOpen);
+        status.set_probed(false);
+        status.set_state(ShardState::Failed { reason: String::new() });
+        assert_eq!(status.breaker(), BreakerState::Open);
     }
 }

@@ -6,6 +6,7 @@ use tokio::runtime::Runtime;
 
 use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome, Page, Usage};
+use super::bindings::with_digests::exports::memcell::kv::digests::Digest;
 use super::error::{GrantError, KvError};
 use super::grants::Grants;
 use super::instance::Instance;
@@ -44,6 +45,21 @@ impl Trials {
     /// The plugin.
     pub fn plugin(&self) -> &Plugin {
         &self.plugin
+    }
+
+    /// Whether [`Trial::digest_many`] is to be had.
+    pub fn has_digests(&self) -> bool {
+        self.plugin.guest.has_digests()
+    }
+
+    /// Whether [`Trial::hold`] is to be had.
+    pub fn has_fencing(&self) -> bool {
+        self.plugin.guest.has_fencing()
+    }
+
+    /// Whether [`Trial::prepare`] and what belongs to it are to be had, unless the plugin says that it has no place for that.
+    pub fn has_two_phase(&self) -> bool {
+        self.plugin.guest.has_two_phase()
     }
 
     /// How it is configured.
@@ -109,6 +125,54 @@ impl Trial {
     /// The plugin's, or what became of the call instead of an answer.
     pub fn get_many(&mut self, keys: &[String]) -> Result<Vec<Option<Entry>>, KvError> {
         self.call(async |instance| instance.get_many(keys).await)
+    }
+
+    /// One digest per key, in their order.
+    ///
+    /// # Errors
+    /// As [`Trial::get_many`].
+    pub fn digest_many(&mut self, keys: &[String], head_bytes: u32) -> Result<Vec<Option<Digest>>, KvError> {
+        self.call(async |instance| instance.digest_many(keys, head_bytes).await)
+    }
+
+    /// Makes what follows under this token.
+    ///
+    /// # Errors
+    /// As [`Trial::get_many`].
+    pub fn hold(&mut self, token: u64) -> Result<(), KvError> {
+        self.call(async |instance| instance.hold(token).await)
+    }
+
+    /// Has the intent of a transaction kept.
+    ///
+    /// # Errors
+    /// As [`Trial::get_many`].
+    pub fn prepare(&mut self, transaction: &str, puts: &[Entry], deletes: &[Mark]) -> Result<(), KvError> {
+        self.call(async |instance| instance.prepare(transaction, puts, deletes).await)
+    }
+
+    /// Has the intent of a transaction carried out.
+    ///
+    /// # Errors
+    /// As [`Trial::get_many`].
+    pub fn commit(&mut self, transaction: &str) -> Result<(), KvError> {
+        self.call(async |instance| instance.commit(transaction).await)
+    }
+
+    /// Has the intent of a transaction removed.
+    ///
+    /// # Errors
+    /// As [`Trial::get_many`].
+    pub fn abort(&mut self, transaction: &str) -> Result<(), KvError> {
+        self.call(async |instance| instance.abort(transaction).await)
+    }
+
+    /// The transactions that have an intent.
+    ///
+    /// # Errors
+    /// As [`Trial::get_many`].
+    pub fn in_doubt(&mut self) -> Result<Vec<String>, KvError> {
+        self.call(async |instance| instance.in_doubt().await)
     }
 
     /// One outcome per entry, in their order.

@@ -2,6 +2,7 @@
 
 use super::bindings::exports::memcell::kv::store::{Entry, Mark, Outcome};
 use super::error::KvError;
+use crate::trace::Origin;
 
 /// One write as a plugin gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,14 @@ impl Write {
             Self::Delete(mark) => &mark.key,
         }
     }
+
+    /// Bytes of its key and value.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Put(entry) => entry.key.len() + entry.value.len(),
+            Self::Delete(mark) => mark.key.len(),
+        }
+    }
 }
 
 /// A write that nobody waits for: the shard's thread makes it ready, in its own time, and tells it how it ended.
@@ -32,6 +41,9 @@ pub trait PendingWrite: Send {
 
     /// Roughly how many bytes it keeps alive while it waits.
     fn size(&self) -> usize;
+
+    /// The request that it belongs to.
+    fn origin(&self) -> Origin;
 
     /// The write itself; called once. An error drops it: [`PendingWrite::finish`] is then told so.
     fn prepare(&mut self) -> Result<Write, String>;

@@ -1,10 +1,20 @@
 //! ISO 8601 dates and times, read leniently and written in one way.
 
 use bson::DateTime;
+use serde::Serializer;
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
 /// What [`parse_datetime`] takes, for error messages.
 pub(super) const EXPECTED: &str = "expected an ISO 8601 date and time such as 2025-06-26T00:03:30Z";
+
+/// Writes a moment into a report, in ISO 8601.
+///
+/// # Errors
+/// For years that ISO 8601 has no form for.
+pub(crate) fn as_time<S: Serializer>(time: &DateTime, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = time.try_to_rfc3339_string().map_err(serde::ser::Error::custom)?;
+    serializer.serialize_str(&text)
+}
 
 /// Reads an ISO 8601 date and time, truncated to milliseconds (towards the past), as MongoDB keeps it.
 ///

@@ -68,6 +68,17 @@ impl MemCell {
         self.field("deleted_at").is_some_and(|moment| moment != RawBsonRef::Null)
     }
 
+    /// When it expires, as MongoDB's index of `expires_at` sees it: at the earliest time, if there are several; never, if there is none.
+    pub fn expires_at(&self) -> Option<DateTime> {
+        match self.field("expires_at")? {
+            RawBsonRef::DateTime(at) => Some(at),
+            RawBsonRef::Array(several) => {
+                several.into_iter().filter_map(|one| one.ok().and_then(|one| one.as_datetime())).min()
+            }
+            _ => None,
+        }
+    }
+
     /// When the conversation took place. `None` if another program stored something else than a datetime.
     pub fn timestamp(&self) -> Option<DateTime> {
         self.field("timestamp")?.as_datetime()

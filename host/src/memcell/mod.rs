@@ -14,6 +14,7 @@ pub(crate) mod arbitrary;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use datetime::as_time;
 pub use datetime::parse_datetime;
 pub use document::MemCell;
 pub use id::EventId;

@@ -51,6 +51,7 @@ const MEMCELL: &[(&str, Rule)] = &[
     ("updated_at", Rule::Datetime),
     ("deleted_at", Rule::Datetime),
     ("deleted_by", Rule::Text),
+    ("expires_at", Rule::Datetime),
 ];
 
 impl Rule {

@@ -5,14 +5,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::kv::{Backend, Condition, Entry, KvError, Write};
+use crate::codec::Inventory;
+use crate::kv::{Backend, Condition, Entry, KvError, Outcome, Write};
 use crate::mongo::Position;
 
 /// The key of the record in every shard. No document has it: keys of documents are 24 digits or JSON.
 pub(super) const KEY: &str = "memcell:checkpoint";
 
-/// The form of the record that this version writes, and the only one it reads.
-const FORMAT: u32 = 1;
+/// The form of a record without an inventory, as versions before there was any wrote it and still can read it.
+const FORMAT_WITHOUT_INVENTORY: u32 = 2;
+
+/// The form of a record with one.
+const FORMAT: u32 = 3;
 
 /// The record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +31,39 @@ pub(super) struct Checkpoint {
     pub(super) position: Option<String>,
     /// When it was written; Unix milliseconds.
     pub(super) at_millis: u64,
+    /// See [`Anchor`].
+    pub(super) anchor: Anchor,
+    /// What the entries may have been written with.
+    #[serde(default, skip_serializing_if = "Inventory::is_empty")]
+    pub(super) inventory: Inventory,
+}
+
+/// What MongoDB knows a backend's store by, and how often the store has noted its position: so that each can tell if the other is not
+/// the one that it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Anchor {
+    pub(super) store: String,
+    pub(super) count: u64,
+}
+
+impl Anchor {
+    /// Of a store that has noted nothing.
+    pub(super) fn new() -> Self {
+        Self { store: bson::oid::ObjectId::new().to_hex(), count: 0 }
+    }
+}
+
+/// The checkpoints of a backend.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) found: Found,
+    /// Of the key and the value of one record, if there is any.
+    pub(super) bytes: usize,
+    /// The least advanced record, with the inventory of all; `None` if there is a mismatch, or a shard that has none.
+    pub(super) record: Option<Checkpoint>,
+    /// What the entries of all shards may have been written with.
+    pub(super) inventory: Inventory,
 }
 
 /// What a backend's checkpoints come to.
@@ -36,22 +73,36 @@ pub(super) enum Found {
     Nothing,
     /// All shards have one, but one without a position: the backend has not been filled yet.
     Unfilled,
-    /// The tail goes on here.
-    Position(Position),
+    /// The tail goes on here, if MongoDB is still the same.
+    Position { position: Position, anchor: Anchor, at_millis: u64 },
     /// The backend belongs to something else than this mirror, or to another number of shards.
     Mismatch(String),
 }
 
 impl Checkpoint {
     /// A record of now.
-    pub(super) fn new(shards: u32, collection: &str, position: Option<String>) -> Self {
+    pub(super) fn new(
+        shards: u32,
+        collection: &str,
+        position: Option<String>,
+        anchor: Anchor,
+        inventory: Inventory,
+    ) -> Self {
         Self {
-            format: FORMAT,
+            format: if inventory.is_empty() { FORMAT_WITHOUT_INVENTORY } else { FORMAT },
             shards,
             collection: collection.to_owned(),
             position,
             at_millis: crate::clock::unix_millis(),
+            anchor,
+            inventory,
         }
+    }
+
+    /// The same, with another inventory.
+    pub(super) fn with_inventory(self, inventory: Inventory) -> Self {
+        let format = if inventory.is_empty() { FORMAT_WITHOUT_INVENTORY } else { FORMAT };
+        Self { format, inventory, ..self }
     }
 
     /// Writes the record to all shards, and returns once it is durable. Answers the bytes of its key and value.
@@ -60,7 +111,9 @@ impl Checkpoint {
         for shard in 0..backend.shard_count() {
             let entry = Entry { key: KEY.to_owned(), stamp, expires_at: None, value: value.clone() };
             for end in backend.write_to(shard, vec![Write::Put(entry)], Condition::Always).await {
-                end?;
+                if end? == Outcome::Stale {
+                    return Err(KvError::Down("another host has taken over the shared backend".to_owned()));
+                }
             }
         }
         backend.flush().await?;
@@ -77,12 +130,24 @@ impl Checkpoint {
         Ok(true)
     }
 
-    /// Reads the records of all shards, and decides what they mean for a mirror of `collection`. The least advanced counts. Also
-    /// answers the bytes of the key and value of one record, if there is any.
-    pub(super) async fn read(backend: &Backend, collection: &str) -> Result<(Found, usize), KvError> {
+    /// What the records of all shards say that entries were written with, whosever they are. Records that can't be read say nothing.
+    pub(super) async fn inventory(backend: &Backend) -> Result<Inventory, KvError> {
+        let mut inventory = Inventory::default();
+        for shard in 0..backend.shard_count() {
+            let entry = backend.get_from(shard, KEY).await?;
+            if let Some(Ok(record)) = entry.map(|entry| Self::parse(&entry.value)) {
+                inventory = inventory.with(&record.inventory);
+            }
+        }
+        Ok(inventory)
+    }
+
+    /// Reads the records of all shards, and decides what they mean for a mirror of `collection`. The least advanced counts.
+    pub(super) async fn read(backend: &Backend, collection: &str) -> Result<Stored, KvError> {
         let mut oldest: Option<Self> = None;
         let mut any_missing = false;
         let mut bytes = 0;
+        let mut inventory = Inventory::default();
         for shard in 0..backend.shard_count() {
             let Some(entry) = backend.get_from(shard, KEY).await? else {
                 any_missing = true;
@@ -91,11 +156,12 @@ impl Checkpoint {
             bytes = KEY.len() + entry.value.len();
             let record = match Self::parse(&entry.value) {
                 Ok(record) => record,
-                Err(reason) => return Ok((Found::Mismatch(reason), bytes)),
+                Err(reason) => return Ok(Stored::mismatch(reason, bytes)),
             };
             if let Some(reason) = record.mismatch(backend.shard_count(), collection) {
-                return Ok((Found::Mismatch(reason), bytes));
+                return Ok(Stored::mismatch(reason, bytes));
             }
+            inventory = inventory.with(&record.inventory);
             let older = |oldest: &Self| {
                 oldest.position.is_some() && (record.position.is_none() || record.at_millis < oldest.at_millis)
             };
@@ -104,12 +170,15 @@ impl Checkpoint {
             }
         }
         if any_missing {
-            return Ok((Found::Nothing, bytes));
+            return Ok(Stored { found: Found::Nothing, bytes, record: None, inventory });
         }
-        let position = oldest.and_then(|record| record.position);
         // A position that can't be read is as good as none: the backend is filled again.
-        let position = position.and_then(|text| Position::from_text(&text).ok());
-        Ok((position.map_or(Found::Unfilled, Found::Position), bytes))
+        let found = oldest.as_ref().and_then(|record| {
+            let position = Position::from_text(record.position.as_ref()?).ok()?;
+            Some(Found::Position { position, anchor: record.anchor.clone(), at_millis: record.at_millis })
+        });
+        let record = oldest.map(|record| record.with_inventory(inventory.clone()));
+        Ok(Stored { found: found.unwrap_or(Found::Unfilled), bytes, record, inventory })
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
@@ -119,10 +188,10 @@ impl Checkpoint {
         }
         let header: Header = serde_json::from_slice(bytes)
             .map_err(|_| format!("its entry {KEY:?} is not a checkpoint; give this backend a store of its own"))?;
-        if header.format != FORMAT {
+        if ![FORMAT_WITHOUT_INVENTORY, FORMAT].contains(&header.format) {
             return Err(format!(
-                "its checkpoint has the format {}, this version reads {FORMAT}; use the version that wrote it, or start \
-                 with an empty store",
+                "its checkpoint has the format {}, this version reads {FORMAT_WITHOUT_INVENTORY} and {FORMAT}; use the version that \
+                 wrote it, or start with an empty store",
                 header.format
             ));
         }
@@ -146,14 +215,28 @@ impl Checkpoint {
     }
 }
 
+impl Stored {
+    fn mismatch(reason: String, bytes: usize) -> Self {
+        Self { found: Found::Mismatch(reason), bytes, record: None, inventory: Inventory::default() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::{Codec, EncryptionKey, Format};
 
     #[test]
     fn a_record_comes_back_and_names_what_does_not_fit() {
-        let record = Checkpoint::new(2, "memcell.memcells", Some("{}".into()));
+        let record = Checkpoint::new(2, "memcell.memcells", Some("{}".into()), Anchor::new(), Inventory::default());
         let bytes = serde_json::to_vec(&record).unwrap();
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        assert!(text.contains("\"format\":2") && !text.contains("inventory"), "older versions still read it: {text}");
+        let key = EncryptionKey::parse("a", &[b'1'; 64]).unwrap();
+        let encrypted = record.clone().with_inventory(Codec::plain(Format::Json).encrypting(key).writes());
+        let encrypted_bytes = serde_json::to_vec(&encrypted).unwrap();
+        assert!(String::from_utf8_lossy(&encrypted_bytes).contains("\"format\":3"));
+        assert_eq!(Checkpoint::parse(&encrypted_bytes), Ok(encrypted));
         assert_eq!(Checkpoint::parse(&bytes), Ok(record.clone()));
         assert_eq!(record.mismatch(2, "memcell.memcells"), None);
         let shards = record.mismatch(3, "memcell.memcells").unwrap();
@@ -165,7 +248,7 @@ mod tests {
     #[test]
     fn what_is_no_record_of_this_version() {
         assert!(Checkpoint::parse(b"\xff").unwrap_err().contains("not a checkpoint"));
-        assert!(Checkpoint::parse(br#"{"format":2,"new":1}"#).unwrap_err().contains("format 2"));
+        assert!(Checkpoint::parse(br#"{"format":9,"new":1}"#).unwrap_err().contains("format 9"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::Inner;
 use super::pending::Ticket;
 use crate::change::Change;
 use crate::kv::{KvError, Outcome, PendingWrite, Write};
+use crate::trace::Origin;
 
 /// What became of a change in one backend, for a writer that waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub(super) struct DirectWrite {
     pub(super) change: Change,
     pub(super) delivered: Option<oneshot::Sender<Delivery>>,
     pub(super) ticket: Ticket,
+    pub(super) origin: Origin,
 }
 
 impl PendingWrite for DirectWrite {
@@ -38,6 +40,10 @@ impl PendingWrite for DirectWrite {
         self.change.key.as_str().len() + document
     }
 
+    fn origin(&self) -> Origin {
+        self.origin.clone()
+    }
+
     fn prepare(&mut self) -> Result<Write, String> {
         let Change { key, stamp, document } = &self.change;
         // Once the value is made, the document has served.
@@ -47,7 +53,7 @@ impl PendingWrite for DirectWrite {
     }
 
     fn finish(self: Box<Self>, end: Result<Outcome, KvError>) {
-        let Self { mirror, change, delivered, ticket } = *self;
+        let Self { mirror, change, delivered, ticket, origin: _ } = *self;
         let (label, delivery) = match &end {
             Ok(Outcome::Applied) => ("applied", Delivery::Applied),
             Ok(Outcome::Stale) => ("stale", Delivery::Applied),

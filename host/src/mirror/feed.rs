@@ -16,7 +16,7 @@ use crate::mongo::{ChangeEvent, Changes, ChangesError};
 const READ_AHEAD: usize = 4096;
 
 /// The pause between two requests: what a copy may lag for no other reason.
-const PACE: Duration = Duration::from_millis(30);
+const PACE: Duration = Duration::from_millis(20);
 
 /// An event that took longer than this was asked for; sooner come those that were sent along with one before.
 const REQUEST: Duration = Duration::from_micros(100);

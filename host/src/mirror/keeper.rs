@@ -8,12 +8,12 @@ use futures::FutureExt;
 use futures::future::select_all;
 use tokio::sync::watch;
 
-use super::checkpoint::{Checkpoint, Found};
+use super::checkpoint::{Anchor, Checkpoint, Found, Stored};
 use super::feed::Feed;
 use super::refill::{self, RefillError};
 use super::tail::{self, Tail, TailError};
-use super::{Inner, MirrorState};
-use crate::kv::{Backend, Engine, KvError, LoadError, Plugin, ShardState};
+use super::{Inner, MirrorState, Purpose, doubts, turn};
+use crate::kv::{Backend, Engine, KvError, Plugin, ShardState};
 use crate::mongo::{Changes, ChangesError, Position};
 
 /// First and longest pause after something failed.
@@ -23,12 +23,17 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Pause before a directory that is in use is tried again.
 const START_RETRY: Duration = Duration::from_secs(1);
 
+/// First and longest pause before a registry is asked once more.
+const FETCH_RETRY_MIN: Duration = Duration::from_secs(1);
+const FETCH_RETRY_MAX: Duration = Duration::from_secs(60);
+
 /// Runs until the mirror is closed, or its backend is given up.
-pub(super) async fn keep(mirror: Arc<Inner>, engine: Engine) {
+pub(super) async fn keep(mirror: Arc<Inner>, engine: Engine, purpose: Purpose) {
     let closing = mirror.closing.clone();
     let mut place = Place::default();
     let work = async {
         match load(&mirror, engine).await {
+            Ok(backend) if purpose == Purpose::Reading => hold_open(&mirror, backend).await,
             Ok(backend) => look_after(&mirror, backend, &mut place).await,
             Err(reason) => {
                 tracing::error!(backend = %mirror.config.name, reason, "backend can't be used, MongoDB goes on without it");
@@ -40,6 +45,23 @@ pub(super) async fn keep(mirror: Arc<Inner>, engine: Engine) {
     closing.run_until_cancelled(work).await;
     mirror.accepts.store(false, Ordering::Release);
     leave(&mirror, place).await;
+    turn::give_back(&mirror).await;
+}
+
+/// Writes nothing to the backend, and says whether it can be read.
+async fn hold_open(mirror: &Inner, backend: &Backend) {
+    loop {
+        let Some((_, mut changed)) = running(mirror, backend).await else { return };
+        match Checkpoint::inventory(backend).await.map(|inventory| inventory.missing_from(mirror.copies.codec())) {
+            Ok(None) => mirror.set_state(MirrorState::Detached),
+            Ok(Some(reason)) => {
+                mirror.set_state(MirrorState::Failed { reason });
+                return;
+            }
+            Err(error) => mirror.set_state(MirrorState::Degraded { reason: error.to_string() }),
+        }
+        any_change(&mut changed).await;
+    }
 }
 
 /// The last checkpoint of a backend that keeps its data: what comes after it is read again at the next start.
@@ -52,18 +74,36 @@ async fn leave(mirror: &Inner, place: Place) {
 }
 
 async fn load(mirror: &Inner, engine: Engine) -> Result<&Backend, String> {
-    let config = Arc::clone(&mirror.config);
-    // Reading and compiling block for up to seconds.
-    let metrics = mirror.metrics.clone();
-    let loading = tokio::task::spawn_blocking(move || Plugin::load_for(&engine, &config, &metrics));
-    let plugin: Result<Plugin, LoadError> = loading.await.map_err(|error| error.to_string())?;
-    let plugin = plugin.map_err(|error| error.to_string())?;
+    let plugin = obtain(mirror, &engine).await?;
+    if mirror.config.two_phase && !plugin.has_two_phase() {
+        return Err("`two_phase` is true, but the plugin doesn't export two-phase".to_owned());
+    }
+    if let Some(key) = &mirror.config.encryption_key {
+        tracing::info!(backend = %mirror.config.name, key = key.name(), id = %key.id(), "values are encrypted");
+    }
     let backend = start(mirror, &plugin).await?;
     let filled = (0..backend.shard_count()).map(|_| std::sync::atomic::AtomicU64::new(0)).collect();
     // Nobody else sets these.
     let _ = mirror.plugin_digest.set(plugin.sha256().to_owned());
     let _ = mirror.filled.set(filled);
     Ok(mirror.backend.get_or_init(|| backend))
+}
+
+/// The plugin. A registry that is away is asked again, as long as it takes.
+async fn obtain(mirror: &Inner, engine: &Engine) -> Result<Plugin, String> {
+    let mut pause = FETCH_RETRY_MIN;
+    loop {
+        match Box::pin(Plugin::load_for(engine, &mirror.config, &mirror.metrics)).await {
+            Ok(plugin) => return Ok(plugin),
+            Err(error) if error.is_passing() => {
+                tracing::error!(backend = %mirror.config.name, %error, "backend can't be loaded yet");
+                mirror.set_state(MirrorState::Degraded { reason: error.to_string() });
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(FETCH_RETRY_MAX);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
 }
 
 /// Starts the backend. Another process that holds its directory may be a host that is about to end: it is waited for.
@@ -98,6 +138,9 @@ enum SessionError {
     /// What the backend holds is not this mirror's.
     #[error("{0}")]
     Mismatch(String),
+    /// It can't do what it is configured for.
+    #[error("{0}")]
+    Unfit(String),
     #[error("{0}")]
     Passing(#[from] TailError),
 }
@@ -121,13 +164,15 @@ async fn look_after(mirror: &Inner, backend: &Backend, place: &mut Place) {
         let Some((states, mut changed)) = running(mirror, backend).await else { return };
         let instances = generations(&states);
         let end = tokio::select! {
-            end = session(mirror, backend, &instances, place, &mut retry) => Some(end),
+            // First of all: a host that was paused has to notice what it lost before it goes on.
+            biased;
             () = any_change(&mut changed) => None,
+            end = Box::pin(take_turn(mirror, backend, &instances, place, &mut retry)) => Some(end),
         };
         mirror.progress.stopped();
         match end {
             None | Some(Ok(())) => {}
-            Some(Err(SessionError::Mismatch(reason))) => {
+            Some(Err(SessionError::Mismatch(reason) | SessionError::Unfit(reason))) => {
                 tracing::error!(backend = %mirror.config.name, reason, "backend can't be used, MongoDB goes on without it");
                 mirror.set_state(MirrorState::Failed { reason });
                 return;
@@ -198,6 +243,38 @@ fn generations(states: &[ShardState]) -> Vec<Option<u64>> {
     states.iter().map(generation).collect()
 }
 
+/// A session; of a shared backend, when it is this host's turn and for as long as it is.
+async fn take_turn(
+    mirror: &Inner,
+    backend: &Backend,
+    generations: &[Option<u64>],
+    place: &mut Place,
+    retry: &mut Duration,
+) -> Result<(), SessionError> {
+    if !mirror.is_shared() {
+        return session(mirror, backend, generations, place, retry).await;
+    }
+    if !mirror.turn.is_held() {
+        turn::wait(mirror, backend, generations).await.map_err(SessionError::Mismatch)?;
+        // Others may have been at it meanwhile: the checkpoint in the backend is all that counts.
+        *place = Place::default();
+    }
+    let end = tokio::select! {
+        biased;
+        () = turn::keep(mirror) => None,
+        end = session(mirror, backend, generations, place, retry) => Some(end),
+    };
+    match end {
+        Some(Err(SessionError::Passing(TailError::FencedOff))) | None => {
+            turn::lost(mirror);
+            *place = Place::default();
+            tracing::warn!(backend = %mirror.config.name, "another host mirrors to the shared backend now, or may do so soon");
+            Ok(())
+        }
+        Some(end) => end,
+    }
+}
+
 /// Follows MongoDB with these instances, and fills those that have not been filled meanwhile. `Ok`: the collection came to an
 /// end, and a new session is due.
 async fn session(
@@ -208,26 +285,39 @@ async fn session(
     retry: &mut Duration,
 ) -> Result<(), SessionError> {
     let persistent = mirror.keeps_data();
+    if let Some(reason) = doubts::unfit(mirror, backend).await? {
+        return Err(SessionError::Unfit(reason));
+    }
     if persistent {
         resume(mirror, backend, generations, place).await?;
+        if mirror.gone_back.load(Ordering::Acquire) {
+            refill::check_gone_back(mirror, backend).await?;
+        }
     }
+    let in_doubt = doubts::resolve_first(mirror, backend).await?;
     place.generations = generations.to_vec();
-    mirror.accepts.store(true, Ordering::Release);
+    mirror.accept();
     let changes = open(mirror, place).await?;
-    // From here on every change is in the stream, so what is copied now can only be overtaken by it.
+    let is_past_unknown = place.position.is_none();
+    // Every change that isn't visible yet is in the stream, so what is copied now can only be overtaken by it.
     place.position = changes.position().or(place.position.take());
     let unfilled: Vec<u32> = (0..backend.shard_count()).filter(|shard| !mirror.is_shard_filled(*shard)).collect();
     let mut feed = Feed::start(changes);
     let mut tail = Tail::new(mirror, backend, &mut place.position, persistent);
     let follow = tail.follow(&mut feed);
-    let fill = fill(mirror, backend, generations, &unfilled);
-    tokio::pin!(follow, fill);
+    let fill = fill(mirror, backend, generations, &unfilled, is_past_unknown);
+    let doubts = doubts::watch(mirror, backend, in_doubt);
+    tokio::pin!(follow, fill, doubts);
     let end = tokio::select! {
         end = &mut follow => end,
+        error = &mut doubts => Err(error.into()),
         filled = &mut fill => {
             filled?;
             *retry = RETRY_MIN;
-            follow.await
+            tokio::select! {
+                end = follow => end,
+                error = doubts => Err(error.into()),
+            }
         }
     };
     if end.is_ok() {
@@ -245,14 +335,33 @@ async fn resume(
     place: &mut Place,
 ) -> Result<(), SessionError> {
     let collection = mirror.repository.namespace();
-    let (found, bytes) = Checkpoint::read(backend, &collection).await?;
+    let Stored { found, bytes, record, inventory } = Checkpoint::read(backend, &collection).await?;
     mirror.checkpoint_holds(bytes);
+    if let Some(reason) = inventory.missing_from(mirror.copies.codec()) {
+        return Err(SessionError::Mismatch(reason));
+    }
+    // The backend is to know what it takes to read an entry before there is such an entry.
+    let needed = inventory.clone().with(&mirror.copies.codec().writes());
+    mirror.set_inventory(needed.clone());
+    if let Some(record) = record
+        && needed != inventory
+    {
+        mirror.checkpoint_holds(record.with_inventory(needed.clone()).write(backend, mirror.clock.now()).await?);
+    }
+    if let Found::Position { anchor, .. } = &found {
+        mirror.set_anchor(anchor.clone());
+        if has_gone_back(mirror).await? {
+            lose_track(mirror, refill::GONE_BACK);
+            place.position = None;
+            return Ok(());
+        }
+    }
     match found {
         Found::Mismatch(reason) => return Err(SessionError::Mismatch(reason)),
         // The same instances as before, and the same store under them: the mirror knows better.
-        Found::Position(_) | Found::Unfilled if place.generations == generations => {}
+        Found::Position { .. } | Found::Unfilled if place.generations == generations => {}
         // What the instances before had applied since their last flush may be gone.
-        Found::Position(position) => {
+        Found::Position { position, at_millis, .. } => {
             if mirror.is_shared() && !place.generations.is_empty() {
                 // An instance that gave up may have noticed that a server behind it has lost its data; the checkpoint may
                 // lie on another one.
@@ -260,18 +369,21 @@ async fn resume(
             } else {
                 mirror.all_are_filled(generations);
                 mirror.checkpoint_written();
+                mirror.set_checkpoint_moment(at_millis);
             }
             place.position = Some(position);
         }
         Found::Unfilled => {
-            mirror.must_be_filled();
+            mirror.has_lost_track();
             place.position = None;
         }
         Found::Nothing => {
             // Said before anything else is written: whose the store is, and over how many shards.
-            let record = Checkpoint::new(backend.shard_count(), &collection, None);
+            let anchor = Anchor::new();
+            mirror.set_anchor(anchor.clone());
+            let record = Checkpoint::new(backend.shard_count(), &collection, None, anchor, needed);
             mirror.checkpoint_holds(record.write(backend, mirror.clock.now()).await?);
-            mirror.must_be_filled();
+            mirror.has_lost_track();
             place.position = None;
         }
     }
@@ -284,13 +396,14 @@ async fn open(mirror: &Inner, place: &mut Place) -> Result<Changes, SessionError
     match mirror.repository.changes(place.position.as_ref()).await {
         Ok(changes) => Ok(changes),
         Err(ChangesError::HistoryLost(error)) if place.position.is_some() => {
-            tracing::error!(
-                backend = %mirror.config.name, %error,
-                "mongodb no longer has the changes since this mirror was last complete, everything is copied and compared anew; \
-                 a larger oplog keeps more"
+            tracing::debug!(backend = %mirror.config.name, ?error, "the position is of no use");
+            if mirror.keeps_data() && has_gone_back(mirror).await? {
+                return Err(TailError::GoneBack.into());
+            }
+            lose_track(
+                mirror,
+                "mongodb no longer has the changes since this mirror was last complete; a larger oplog keeps more",
             );
-            mirror.metrics.history_lost();
-            mirror.must_be_filled();
             place.position = None;
             Ok(mirror.repository.changes(None).await.map_err(TailError::from)?)
         }
@@ -298,21 +411,49 @@ async fn open(mirror: &Inner, place: &mut Place) -> Result<Changes, SessionError
     }
 }
 
-/// Copies everything to these shards, if any, and removes what MongoDB doesn't have if they may hold such.
+/// Whether MongoDB knows of fewer checkpoints than the backend.
+async fn has_gone_back(mirror: &Inner) -> Result<bool, SessionError> {
+    let anchor = mirror.anchor();
+    let known = mirror.repository.anchor(&anchor.store).await.map_err(RefillError::from)?;
+    let has_gone_back = known < anchor.count;
+    if has_gone_back {
+        // What the backend holds is left alone until somebody has said, or it was found, that nothing is lost with it.
+        mirror.accepts.store(false, Ordering::Release);
+        mirror.gone_back.store(true, Ordering::Release);
+    }
+    Ok(has_gone_back)
+}
+
+/// What happened since the last position is not to be known any more.
+fn lose_track(mirror: &Inner, reason: &str) {
+    // Not once more each time that it is tried again to make up for it.
+    if mirror.has_lost_track() {
+        tracing::error!(backend = %mirror.config.name, reason, "history lost, everything is copied and compared anew");
+        mirror.metrics.history_lost();
+    }
+}
+
+/// Copies everything to these shards, if any, and removes what MongoDB doesn't have if they may hold such. `is_past_unknown`: the
+/// tail doesn't know what happened since what they hold was written.
 async fn fill(
     mirror: &Inner,
     backend: &Backend,
     generations: &[Option<u64>],
     shards: &[u32],
+    is_past_unknown: bool,
 ) -> Result<(), SessionError> {
     if shards.is_empty() {
         return Ok(());
     }
     let sweep = mirror.sweep_due.load(Ordering::Acquire);
-    refill::copy_all(mirror, backend, shards).await?;
+    // An instance that holds nothing yet refuses nothing but what is newer.
+    refill::copy_all(mirror, backend, shards, sweep && is_past_unknown).await?;
     if sweep {
+        if mirror.loss_unexplained.load(Ordering::Acquire) {
+            refill::check_loss(mirror, backend).await?;
+        }
         refill::sweep(mirror, backend, shards).await?;
-        mirror.sweep_due.store(false, Ordering::Release);
+        mirror.has_swept();
     }
     for shard in shards {
         let generation = generations.get(*shard as usize).copied().flatten();

@@ -5,12 +5,16 @@
 //! after the backend's instances, copies everything to one that is empty or whose past isn't known, and runs the tail. A
 //! backend that keeps its data also keeps the *checkpoint* where its tail goes on.
 //!
+//! A backend with *two phases* promises the changes of a write before MongoDB commits them ([`Mirror::prepare`]), and is told
+//! afterwards. What it has promised when the host ends in between, the keeper settles at the next start (`doubts`).
+//!
 //! Whatever the way, a copy bears its document's revision as its stamp, and a backend keeps the newer one: so copies may come
 //! late, twice and in any order.
 
 mod checkpoint;
 mod copies;
 mod direct;
+mod doubts;
 mod feed;
 mod keeper;
 mod pending;
@@ -19,30 +23,42 @@ mod refill;
 mod repairs;
 mod state;
 mod tail;
+mod turn;
+mod two_phase;
+mod underway;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::checkpoint::Anchor;
 use self::copies::Copies;
 pub use self::direct::Delivery;
 use self::direct::DirectWrite;
 use self::pending::Pending;
 pub use self::pending::Ticket;
 use self::progress::Progress;
+pub use self::refill::{Copied, RefillError};
 use self::repairs::Repairs;
 pub use self::state::{MirrorState, STATE_NAMES};
+use self::turn::Turn;
+pub use self::two_phase::NotPrepared;
+pub use self::underway::{OpenTransaction, Underway};
 use crate::change::Change;
 use crate::clock::Clock;
+use crate::codec::{Codec, Inventory};
 use crate::config::BackendConfig;
-use crate::kv::{Backend, BackendLoad, Engine, Entry, KvError, PendingWrite, ShardState, Usage};
-use crate::memcell::DocumentKey;
-use crate::metrics::{BackendMetrics, Metrics};
+use crate::kv::{Backend, BackendLoad, Digest, Engine, Entry, KvError, Page, PendingWrite, ShardState, Usage};
+use crate::memcell::{DocumentKey, MemCell};
+use crate::metrics::{BackendMetrics, Levels, Metrics};
 use crate::mongo::Repository;
+use crate::steps::Steps;
+use crate::trace::Origin;
 
 /// The handle of a mirror. Its work goes on in the background until [`Mirror::close`].
 pub struct Mirror {
@@ -50,9 +66,37 @@ pub struct Mirror {
     tasks: TaskTracker,
 }
 
+/// What all mirrors of a process have in common.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// A name of this process, or of one mirror in it, that nobody else has.
+    pub identity: Arc<str>,
+    /// What is mirrored.
+    pub repository: Repository,
+    /// Where stamps are read.
+    pub clock: Arc<Clock>,
+    /// Where figures go.
+    pub metrics: Arc<Metrics>,
+    /// The transactions of this process that are not to be taken for left behind.
+    pub underway: Underway,
+    /// Who is told of the steps of a write in two phases.
+    pub steps: Steps,
+}
+
+/// What a mirror is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To keep its backend converged to MongoDB.
+    Mirroring,
+    /// To read what its backend holds, and to leave it as it is.
+    Reading,
+}
+
 /// What the handle, the keeper and the writes under way share.
 struct Inner {
     config: Arc<BackendConfig>,
+    /// A name of this process alone.
+    identity: Arc<str>,
     copies: Copies,
     clock: Arc<Clock>,
     repository: Repository,
@@ -66,15 +110,38 @@ struct Inner {
     accepts: AtomicBool,
     /// Whether the backend may hold entries of documents that are gone from MongoDB.
     sweep_due: AtomicBool,
+    /// Whether nobody has told what was deleted since: the sweep is done with care then.
+    loss_unexplained: AtomicBool,
+    /// Whether MongoDB isn't the one that the backend was mirrored from, or an older state of it: what only the backend has may be
+    /// all that is left.
+    gone_back: AtomicBool,
+    /// Whether somebody has said that it may remove most of what the backend holds.
+    may_remove_most: AtomicBool,
     /// Whether the backend holds a checkpoint of this mirror.
     has_checkpoint: AtomicBool,
+    /// Of the last checkpoint.
+    anchor: Mutex<Anchor>,
+    /// Up to when, by this host's clock in Unix milliseconds, it says that everything is in the backend; 0: that isn't known.
+    checkpoint_moment: AtomicU64,
+    /// What the entries may have been written with, as the next checkpoint says.
+    inventory: Mutex<Inventory>,
+    /// Whether the backend doesn't know of that yet.
+    inventory_due: AtomicBool,
     /// What its record takes in each shard; 0: there is none.
     checkpoint_bytes: AtomicU64,
     state: watch::Sender<MirrorState>,
     pending: Pending,
     progress: Progress,
     repairs: Repairs,
+    /// Of a shared backend.
+    turn: Turn,
+    underway: Underway,
+    /// Told when the backend may have intents of transactions that have ended.
+    doubts: Notify,
+    steps: Steps,
     closing: CancellationToken,
+    /// Whether the backend is no longer one of the store's.
+    retired: AtomicBool,
 }
 
 /// How a mirror is doing, in figures.
@@ -90,20 +157,18 @@ pub struct MirrorReport {
     pub load: BackendLoad,
     /// How long ago the oldest change happened that is known and not in the backend.
     pub lag: Duration,
+    /// The host that has the tail of a shared backend, if it isn't this one.
+    pub tailed_by: Option<String>,
 }
 
 impl Mirror {
     /// Starts loading the plugin in the background; until it works, changes are only noted.
-    pub fn start(
-        config: Arc<BackendConfig>,
-        engine: Engine,
-        repository: Repository,
-        clock: Arc<Clock>,
-        metrics: &Arc<Metrics>,
-    ) -> Self {
+    pub fn start(config: Arc<BackendConfig>, engine: Engine, surroundings: &Surroundings, purpose: Purpose) -> Self {
+        let Surroundings { identity, repository, clock, metrics, underway, steps } = surroundings.clone();
         let inner = Arc::new(Inner {
             copies: Copies::new(&config),
             metrics: metrics.backend(&config.name),
+            identity,
             config,
             clock,
             repository,
@@ -113,16 +178,28 @@ impl Mirror {
             state: watch::Sender::new(MirrorState::Loading),
             accepts: AtomicBool::new(false),
             sweep_due: AtomicBool::new(false),
+            loss_unexplained: AtomicBool::new(false),
+            gone_back: AtomicBool::new(false),
+            may_remove_most: AtomicBool::new(false),
             has_checkpoint: AtomicBool::new(false),
+            anchor: Mutex::new(Anchor::new()),
+            checkpoint_moment: AtomicU64::new(0),
+            inventory: Mutex::default(),
+            inventory_due: AtomicBool::new(false),
             checkpoint_bytes: AtomicU64::new(0),
             pending: Pending::default(),
             progress: Progress::default(),
             repairs: Repairs::default(),
+            turn: Turn::default(),
+            underway,
+            doubts: Notify::new(),
+            steps,
             closing: CancellationToken::new(),
+            retired: AtomicBool::new(false),
         });
         inner.metrics.state(MirrorState::Loading.name(), &STATE_NAMES);
         let tasks = TaskTracker::new();
-        tasks.spawn(keeper::keep(Arc::clone(&inner), engine));
+        tasks.spawn(keeper::keep(Arc::clone(&inner), engine, purpose));
         tasks.close();
         Self { inner, tasks }
     }
@@ -162,8 +239,9 @@ impl Mirror {
     pub fn submit(&self, change: Change, delivered: Option<oneshot::Sender<Delivery>>) {
         let inner = &self.inner;
         let ticket = inner.pending.open(change.key.clone());
-        let write = Box::new(DirectWrite { mirror: Arc::clone(inner), change, delivered, ticket });
-        match inner.backend.get().filter(|_| inner.accepts.load(Ordering::Acquire)) {
+        let origin = Origin::current();
+        let write = Box::new(DirectWrite { mirror: Arc::clone(inner), change, delivered, ticket, origin });
+        match inner.backend.get().filter(|_| inner.accepts()) {
             None => write.finish(Err(KvError::Down("the backend is not ready".to_owned()))),
             Some(backend) => {
                 if let Err((write, error)) = backend.submit(write) {
@@ -180,7 +258,13 @@ impl Mirror {
     /// [`KvError::QueueFull`] if too many are waiting; what the backend answered; [`KvError::Down`] if MongoDB can't be read or
     /// the mirror stopped meanwhile, after which nothing was changed or all of it can be asked for again.
     pub async fn repair(&self, keys: Vec<DocumentKey>) -> Result<(), KvError> {
-        let done = self.inner.repairs.add(keys)?;
+        if !self.is_tailing() {
+            self.inner.metrics.repairs("refused", keys.len());
+            return Err(KvError::Down("another host mirrors to this backend, and is the one to repair it".to_owned()));
+        }
+        let count = keys.len();
+        let refused = |_: &KvError| self.inner.metrics.repairs("refused", count);
+        let done = self.inner.repairs.add(keys).inspect_err(refused)?;
         done.await.unwrap_or_else(|_| Err(KvError::Down("the mirror stopped before the repair was done".to_owned())))
     }
 
@@ -197,10 +281,89 @@ impl Mirror {
 
     /// The entries of these keys, in their order. Bring a deadline. Cancellation safe.
     pub async fn read(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, KvError> {
-        match self.inner.backend.get() {
-            Some(backend) => backend.get_many(keys).await,
-            None => Err(KvError::Down("the plugin is not loaded".to_owned())),
+        self.backend()?.get_many(keys).await
+    }
+
+    /// Whether the backend is shared with other hosts, as far as is known: before it is loaded, it counts as this host's own.
+    pub fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
+    /// Whether the tail of this backend is this host's to run, as that of every backend of its own is.
+    pub fn is_tailing(&self) -> bool {
+        !self.is_shared() || self.inner.turn.is_held()
+    }
+
+    /// The shards whose scans together list everything that the backend holds: all, or one that is as good as all.
+    pub fn scanned_shards(&self) -> Range<u32> {
+        self.inner.scanned_shards()
+    }
+
+    /// Who answers for a shard: cursors of its scans are of use for as long as this stays the same. `None`: nobody.
+    pub fn instance(&self, shard: u32) -> Option<String> {
+        let generation = self.inner.backend.get()?.generation(shard)?;
+        let process = &self.inner.identity;
+        Some(if self.inner.keeps_data() { "kept".to_owned() } else { format!("{process}/{generation}") })
+    }
+
+    /// About how many entries the backend holds, if it says so.
+    pub async fn entries(&self) -> Option<u64> {
+        let backend = self.inner.backend.get().filter(|_| self.inner.running())?;
+        let usage = backend.stats().await.ok()?;
+        Some(self.inner.without_checkpoint(backend, usage).entries)
+    }
+
+    /// Whether an entry is the mirror's own, and no document's.
+    pub fn is_own(&self, key: &DocumentKey) -> bool {
+        key.as_str() == checkpoint::KEY
+    }
+
+    /// One page of the entries of a shard.
+    ///
+    /// # Errors
+    /// What the backend answered, or became of the call.
+    pub async fn scan(&self, shard: u32, cursor: Option<String>, limit: u32) -> Result<Page, KvError> {
+        self.backend()?.scan(shard, cursor, limit).await
+    }
+
+    /// Whether [`Mirror::digests`] is to be had.
+    pub fn has_digests(&self) -> bool {
+        self.inner.backend.get().is_some_and(Backend::has_digests)
+    }
+
+    /// As [`Mirror::read`], with only the first `head_bytes` of each value and a hash of the rest.
+    ///
+    /// # Errors
+    /// As [`Mirror::scan`].
+    pub async fn digests(&self, keys: &[String], head_bytes: u32) -> Result<Vec<Option<Digest>>, KvError> {
+        self.backend()?.digest_many(keys, head_bytes).await
+    }
+
+    /// Copies documents that were just read; what is newer in the backend stays. `reading` is the clock's from before they were read.
+    ///
+    /// # Errors
+    /// After the first that could not be written. Copying them again does no harm.
+    pub async fn copy(&self, documents: Vec<MemCell>, reading: u64) -> Result<Copied, RefillError> {
+        refill::copy(&self.inner, self.backend()?, documents, reading).await
+    }
+
+    /// Says that it is right if a sweep removes most of what the backend holds, since most documents were deleted.
+    pub fn allow_removals(&self) {
+        self.inner.may_remove_most.store(true, Ordering::Release);
+    }
+
+    /// As [`Mirror::passed`], if there is a tail that can pass anything.
+    pub async fn passed_if_tailed(&self, moment: u64) {
+        let mut state = self.watch_state();
+        let untailed = state.wait_for(|state| matches!(state, MirrorState::Detached | MirrorState::Failed { .. }));
+        tokio::select! {
+            _ = untailed => {}
+            () = self.passed(moment) => {}
         }
+    }
+
+    fn backend(&self) -> Result<&Backend, KvError> {
+        self.inner.backend.get().ok_or_else(|| KvError::Down("the plugin is not loaded".to_owned()))
     }
 
     /// Whether what was just read for this key can be held against the mirror: it is live, and the instance that answers for
@@ -214,9 +377,29 @@ impl Mirror {
         self.inner.pending.contains(key)
     }
 
-    /// Whether the copy of a document with this revision has outlived the backend's time to live.
-    pub fn has_expired(&self, revision: Option<u64>) -> bool {
-        self.inner.copies.has_expired(revision)
+    /// How the backend's values are written and read.
+    pub fn codec(&self) -> &Codec {
+        self.inner.copies.codec()
+    }
+
+    /// Whether the copy of this document has outlived the backend's time to live, or the document's own.
+    pub fn has_expired(&self, document: &MemCell) -> bool {
+        self.inner.copies.has_expired(document)
+    }
+
+    /// Says that all entries were looked at, and none needs another key or dictionary than those whose ids are among these, or than
+    /// those that are written with now. Answers whether the backend itself knows of that: ask again until it does.
+    pub fn needs_only(&self, keys: impl Fn(&str) -> bool, dictionaries: impl Fn(&str) -> bool) -> bool {
+        if !self.inner.keeps_data() {
+            return true;
+        }
+        let mut inventory = self.inner.inventory.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = inventory.clone().only(keys, dictionaries).with(&self.codec().writes());
+        if *inventory != left {
+            *inventory = left;
+            self.inner.inventory_due.store(true, Ordering::Release);
+        }
+        !self.inner.inventory_due.load(Ordering::Acquire)
     }
 
     /// How it is doing. Waits for the backend's own figures no longer than `budget`.
@@ -235,13 +418,30 @@ impl Mirror {
             usage,
             load: backend.map(Backend::load).unwrap_or_default(),
             lag: self.inner.lag(),
+            tailed_by: self.inner.turn.other(),
         }
+    }
+
+    /// What waits and what is in use, and how long ago the oldest change happened that is known and not in the backend. Asks
+    /// nothing of the plugin.
+    pub fn load(&self) -> (BackendLoad, Duration) {
+        (self.inner.backend.get().map(Backend::load).unwrap_or_default(), self.inner.lag())
     }
 
     /// Brings the figures that are only measured when asked for up to date.
     pub fn refresh_metrics(&self) {
-        let load = self.inner.backend.get().map(Backend::load).unwrap_or_default();
-        self.inner.metrics.levels(load.queue_depth, load.queue_bytes, self.inner.lag(), load.memory_bytes);
+        let inner = &self.inner;
+        let (load, lag) = self.load();
+        let checkpoint = inner.checkpoint_moment.load(Ordering::Relaxed);
+        inner.metrics.levels(&Levels {
+            queue_depth: load.queue_depth,
+            queue_bytes: load.queue_bytes,
+            memory_bytes: load.memory_bytes,
+            lag,
+            behind: inner.progress.known_behind().filter(|_| inner.is_complete()),
+            checkpoint_millis: (checkpoint > 0 && inner.has_checkpoint()).then_some(checkpoint),
+            breakers: inner.backend.get().map(Backend::breakers).unwrap_or_default(),
+        });
     }
 
     /// Waits until everything that happened in MongoDB so far is in the backend, or it is given up; for tests and for an orderly
@@ -263,6 +463,23 @@ impl Mirror {
             _ = hopeless => {}
             () = settled => {}
         }
+    }
+
+    /// Says that the backend is no longer one of the store's: what is still found out about it is of no interest. It works on until
+    /// it is closed.
+    pub fn retire(&self) {
+        self.inner.retired.store(true, Ordering::Release);
+    }
+
+    /// Whether [`Mirror::retire`] was called.
+    pub fn is_retired(&self) -> bool {
+        self.inner.retired.load(Ordering::Acquire)
+    }
+
+    /// Returns once the mirror is closed. No bound.
+    pub async fn closed(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.watch_state().wait_for(|state| *state == MirrorState::Closed).await;
     }
 
     /// Applies what is queued and closes the backend, within `grace`. Returns what was left undone, if anything.
@@ -329,8 +546,45 @@ impl Inner {
         }
     }
 
+    /// Whether direct writes may go to the backend.
+    fn accepts(&self) -> bool {
+        self.accepts.load(Ordering::Acquire)
+    }
+
+    fn accept(&self) {
+        self.accepts.store(true, Ordering::Release);
+    }
+
+    /// Says how near to MongoDB a complete backend is.
+    fn show_progress(&self) {
+        if self.is_complete() {
+            self.set_state(if self.progress.is_current() {
+                MirrorState::Live
+            } else {
+                MirrorState::CatchingUp { behind: self.progress.behind() }
+            });
+        }
+    }
+
     fn all_are_filled(&self, generations: &[Option<u64>]) {
         generations.iter().zip(0..).for_each(|(generation, shard)| self.set_filled(shard, generation.unwrap_or(0)));
+    }
+
+    /// As [`Inner::must_be_filled`], and nobody has told what was deleted. Answers whether that is news.
+    fn has_lost_track(&self) -> bool {
+        self.must_be_filled();
+        !self.loss_unexplained.swap(true, Ordering::AcqRel)
+    }
+
+    /// Everything is copied, and nothing left that MongoDB doesn't have.
+    fn has_swept(&self) {
+        for flag in [&self.sweep_due, &self.loss_unexplained, &self.may_remove_most] {
+            flag.store(false, Ordering::Release);
+        }
+        if self.gone_back.swap(false, Ordering::AcqRel) {
+            // From now on it is this MongoDB's, whatever the one before was told.
+            self.set_anchor(Anchor::new());
+        }
     }
 
     /// Nothing counts as filled any more, and what is there may be gone from MongoDB.
@@ -348,6 +602,11 @@ impl Inner {
     /// Whether other instances, also of other hosts, see the same entries.
     fn is_shared(&self) -> bool {
         self.backend.get().and_then(Backend::capabilities).is_some_and(|capabilities| capabilities.shared)
+    }
+
+    fn scanned_shards(&self) -> Range<u32> {
+        let all = self.backend.get().map_or(0, Backend::shard_count);
+        if self.is_shared() { 0..all.min(1) } else { 0..all }
     }
 
     fn has_checkpoint(&self) -> bool {
@@ -369,6 +628,36 @@ impl Inner {
         Usage {
             entries: usage.entries.saturating_sub(records),
             bytes: usage.bytes.saturating_sub(records.saturating_mul(bytes)),
+        }
+    }
+
+    fn set_anchor(&self, anchor: Anchor) {
+        *self.anchor.lock().unwrap_or_else(PoisonError::into_inner) = anchor;
+    }
+
+    /// That of the last checkpoint.
+    fn anchor(&self) -> Anchor {
+        self.anchor.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_checkpoint_moment(&self, millis: u64) {
+        self.checkpoint_moment.store(millis, Ordering::Relaxed);
+    }
+
+    /// What the entries may have been written with.
+    fn inventory(&self) -> Inventory {
+        self.inventory.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_inventory(&self, inventory: Inventory) {
+        *self.inventory.lock().unwrap_or_else(PoisonError::into_inner) = inventory;
+    }
+
+    /// The backend knows of this inventory.
+    fn inventory_written(&self, written: &Inventory) {
+        let inventory = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
+        if *inventory == *written {
+            self.inventory_due.store(false, Ordering::Release);
         }
     }
 

@@ -51,6 +51,17 @@ impl Progress {
         self.pass(asked_millis);
     }
 
+    /// Another host, which has the tail, has come so far (by its clock).
+    pub(super) fn others_passed(&self, millis: u64) {
+        self.newest_applied.fetch_max(millis, Ordering::Relaxed);
+        self.pass(millis.saturating_sub(CLOCK_SKEW_MILLIS));
+    }
+
+    /// Everything that happened before this moment (this host's clock, Unix milliseconds) is in the backend.
+    pub(super) fn has_come_to(&self) -> u64 {
+        *self.passed.borrow()
+    }
+
     fn pass(&self, millis: u64) {
         self.passed.send_if_modified(|passed| {
             let later = millis > *passed;
@@ -86,6 +97,11 @@ impl Progress {
             0 => Duration::ZERO,
             millis => Duration::from_millis(unix_millis().saturating_sub(millis)),
         }
+    }
+
+    /// As [`Progress::behind`], once anything is known.
+    pub(super) fn known_behind(&self) -> Option<Duration> {
+        (self.newest_applied.load(Ordering::Relaxed) > 0).then(|| self.behind())
     }
 
     /// How long ago the mirror was last known to be complete up to some change.

@@ -1,13 +1,15 @@
 //! Reading MongoDB again, and making the backend agree: for a few keys, or for all.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures::StreamExt;
 
 use super::{Inner, MirrorState};
 use crate::Error;
 use crate::change::Change;
-use crate::kv::{Backend, Condition, KvError, Outcome};
+use crate::kv::{Backend, Condition, KvError, Mark, Outcome};
 use crate::memcell::{DocumentKey, MemCell};
 
 /// Documents written in one go, and about how many bytes of them: their encoded values are in memory at the same time.
@@ -17,13 +19,71 @@ const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Keys listed in one page of a scan, and looked up in one query.
 const SCAN_PAGE: u32 = 512;
 
+/// How often it is tried again to hand keys to a tail that has too many.
+const REPAIRS_POLL: Duration = Duration::from_millis(50);
+
 /// Why a refill did not come to its end. It can be started again.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RefillError {
+pub enum RefillError {
+    /// MongoDB can't be read.
     #[error("can't read from MongoDB: {0}")]
     Mongo(#[from] Error),
+    /// The backend failed.
     #[error("{0}")]
     Backend(#[from] KvError),
+    /// More would be removed than anybody can have meant, without knowing what happened.
+    #[error(
+        "the backend has {entries} entries and mongodb {documents} documents, and what happened in between is not known: nothing \
+         is removed. If mongodb has lost data, stop all hosts and run `memcell restore`; if all is well, run `memcell backfill \
+         --sweep`"
+    )]
+    Suspicious {
+        /// How many the backend has.
+        entries: u64,
+        /// About how many MongoDB has.
+        documents: u64,
+    },
+    /// Copies would be removed or replaced that may be all that is left of what MongoDB has lost.
+    #[error(
+        "{GONE_BACK}, and the backend has copies that would be lost if it were made the same: at least {missing} of documents that \
+         mongodb doesn't have, and {newer} that are newer than mongodb's. Nothing is removed or replaced. To have the documents back \
+         that are missing, run `memcell restore`; to have the backend follow mongodb as it is, run `memcell backfill --sweep`"
+    )]
+    GoneBack {
+        /// Copies without a document.
+        missing: u64,
+        /// Copies of later revisions than their documents have.
+        newer: u64,
+    },
+}
+
+/// Why a position is worth nothing, and copies may be.
+pub(super) const GONE_BACK: &str =
+    "mongodb is not the one that this backend was mirrored from, or has gone back to an older state";
+
+/// What came of copying documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copied {
+    /// Copies and tombstones handed over, those included that the backend knew something newer than.
+    pub written: u64,
+    /// Documents that the backend will never take.
+    pub rejected: u64,
+}
+
+/// Copies documents that were just read, and the tombstones of those that are deleted.
+pub(super) async fn copy(
+    mirror: &Inner,
+    backend: &Backend,
+    documents: Vec<MemCell>,
+    reading: u64,
+) -> Result<Copied, RefillError> {
+    let mut writer = Writer::new(mirror, backend, Condition::Newer);
+    for document in documents {
+        let change = writer.found(document, reading)?;
+        writer.push(change).await?;
+    }
+    writer.write().await?;
+    Ok(Copied { written: writer.written - writer.rejected, rejected: writer.rejected })
 }
 
 /// Re-reads these keys and writes what is found, or the tombstone of what isn't. Answers the keys whose write was refused as
@@ -51,7 +111,15 @@ pub(super) async fn reread(
 }
 
 /// Copies all documents that belong to `shards`.
-pub(super) async fn copy_all(mirror: &Inner, backend: &Backend, shards: &[u32]) -> Result<(), RefillError> {
+///
+/// A document that another program changed without counting its revision up looks like its copy. As long as the tail knows
+/// everything since the copy was made, it brings the change. `compares`: it doesn't, so whatever is refused here is handed to it.
+pub(super) async fn copy_all(
+    mirror: &Inner,
+    backend: &Backend,
+    shards: &[u32],
+    compares: bool,
+) -> Result<(), RefillError> {
     let mut writer = Writer::new(mirror, backend, Condition::Newer);
     // Documents without a revision are stamped with a reading from before the first of them was read.
     let reading = mirror.clock.now_before_inserts();
@@ -61,10 +129,89 @@ pub(super) async fn copy_all(mirror: &Inner, backend: &Backend, shards: &[u32]) 
         let change = writer.found(document?, reading)?;
         if shards.contains(&backend.shard_of(change.key.as_str())) && writer.push(change).await? {
             mirror.set_state(MirrorState::Backfilling { copied: writer.written });
+            let refused = std::mem::take(&mut writer.stale);
+            if compares {
+                have_reread(mirror, refused).await?;
+            }
         }
     }
-    writer.finish().await?;
+    let refused = writer.finish().await?;
+    if compares {
+        have_reread(mirror, refused).await?;
+    }
     Ok(())
+}
+
+/// Waits until the tail, in its own order, has re-read these and put what it found, whatever the stamps. The tail must be running.
+async fn have_reread(mirror: &Inner, keys: Vec<DocumentKey>) -> Result<(), RefillError> {
+    while !keys.is_empty() {
+        match mirror.repairs.add(keys.clone()) {
+            Ok(done) => {
+                let stopped = || Err(KvError::Down("the tail stopped before everything was compared".to_owned()));
+                return Ok(done.await.unwrap_or_else(|_| stopped())?);
+            }
+            // Others have handed it a lot: it gets there.
+            Err(_) => tokio::time::sleep(REPAIRS_POLL).await,
+        }
+    }
+    Ok(())
+}
+
+/// Fewer entries than this are removed without a question.
+const FEW: u64 = 100;
+
+/// Whether a sweep may remove what it finds, where nobody has told that documents were deleted: not if that would be most of the
+/// backend. A MongoDB that has lost its data looks like one that everything was deleted from, and the backend may then be all that
+/// is left.
+pub(super) async fn check_loss(mirror: &Inner, backend: &Backend) -> Result<(), RefillError> {
+    if mirror.may_remove_most.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    let entries = mirror.without_checkpoint(backend, backend.stats().await?).entries;
+    let documents = mirror.repository.estimated_count().await?;
+    match entries >= FEW && documents < entries / 2 {
+        true => Err(RefillError::Suspicious { entries, documents }),
+        false => Ok(()),
+    }
+}
+
+/// That nothing would be lost by making the backend the same as a MongoDB that has gone back in time. Looks no further than the first
+/// page on which something would.
+pub(super) async fn check_gone_back(mirror: &Inner, backend: &Backend) -> Result<(), RefillError> {
+    if mirror.may_remove_most.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    for shard in mirror.scanned_shards() {
+        let mut cursor = None;
+        loop {
+            let page = backend.scan(shard, cursor, SCAN_PAGE).await?;
+            let stamps: HashMap<DocumentKey, u64> = documents_of(page.marks).collect();
+            let keys: Vec<DocumentKey> = stamps.keys().cloned().collect();
+            let documents = mirror.repository.revisions(&keys).await?;
+            let (mut missing, mut newer) = (0, 0);
+            for (key, stamp) in stamps {
+                match documents.get(&key).map(MemCell::revision) {
+                    None => missing += 1,
+                    Some(revision) => newer += u64::from(revision.is_some_and(|revision| revision < stamp)),
+                }
+            }
+            if missing + newer > 0 {
+                return Err(RefillError::GoneBack { missing, newer });
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The keys that documents can have, with the stamps of their entries. Others are the host's own, or somebody else's in a shared
+/// store, and can't be looked up.
+fn documents_of(marks: Vec<Mark>) -> impl Iterator<Item = (DocumentKey, u64)> {
+    let keys = marks.into_iter().map(|mark| (DocumentKey::from_backend(mark.key), mark.stamp));
+    keys.filter(|(key, _)| key.to_bson().is_ok())
 }
 
 /// Removes what only the backend has: entries of documents that are gone from MongoDB.
@@ -73,10 +220,7 @@ pub(super) async fn sweep(mirror: &Inner, backend: &Backend, shards: &[u32]) -> 
         let mut cursor = None;
         loop {
             let page = backend.scan(*shard, cursor, SCAN_PAGE).await?;
-            let keys: Vec<DocumentKey> =
-                page.marks.into_iter().map(|mark| DocumentKey::from_backend(mark.key)).collect();
-            // Keys that no host writes can't be looked up; they are somebody else's, in a shared store.
-            let keys: Vec<DocumentKey> = keys.into_iter().filter(|key| key.to_bson().is_ok()).collect();
+            let keys: Vec<DocumentKey> = documents_of(page.marks).map(|(key, _)| key).collect();
             if !keys.is_empty() {
                 reread(mirror, backend, &keys, Condition::Newer).await?;
             }
@@ -98,11 +242,12 @@ struct Writer<'a> {
     bytes: usize,
     stale: Vec<DocumentKey>,
     written: u64,
+    rejected: u64,
 }
 
 impl<'a> Writer<'a> {
     fn new(mirror: &'a Inner, backend: &'a Backend, condition: Condition) -> Self {
-        Self { mirror, backend, condition, changes: Vec::new(), bytes: 0, stale: Vec::new(), written: 0 }
+        Self { mirror, backend, condition, changes: Vec::new(), bytes: 0, stale: Vec::new(), written: 0, rejected: 0 }
     }
 
     fn found(&self, document: MemCell, reading: u64) -> Result<Change, RefillError> {
@@ -146,7 +291,10 @@ impl<'a> Writer<'a> {
             match end {
                 Ok(Outcome::Applied) => {}
                 Ok(Outcome::Stale) => self.stale.push(key),
-                Err(error) if error.is_permanent() => self.mirror.report_rejected(&key, &error),
+                Err(error) if error.is_permanent() => {
+                    self.rejected += 1;
+                    self.mirror.report_rejected(&key, &error);
+                }
                 Err(error) => failure = Some(error),
             }
         }

@@ -24,17 +24,20 @@ pub enum MirrorState {
         /// What the trouble is.
         reason: String,
     },
-    /// Given up until the host is started again.
+    /// Given up until the host is started again, or its configuration reloaded.
     Failed {
         /// Why, and how to mend it.
         reason: String,
     },
+    /// The backend is open to be read, and nothing is mirrored to it: what it holds is to be restored from.
+    Detached,
     /// Closed in order.
     Closed,
 }
 
 /// The words for all states.
-pub const STATE_NAMES: [&str; 7] = ["loading", "backfilling", "catching-up", "live", "degraded", "failed", "closed"];
+pub const STATE_NAMES: [&str; 8] =
+    ["loading", "backfilling", "catching-up", "live", "degraded", "failed", "detached", "closed"];
 
 impl MirrorState {
     /// The word for it, one of [`STATE_NAMES`].
@@ -46,8 +49,19 @@ impl MirrorState {
             Self::Live => "live",
             Self::Degraded { .. } => "degraded",
             Self::Failed { .. } => "failed",
+            Self::Detached => "detached",
             Self::Closed => "closed",
         }
+    }
+
+    /// Whether copies can be handed over: instances answer, and a tail follows what changes meanwhile.
+    pub fn takes_copies(&self) -> bool {
+        matches!(self, Self::Backfilling { .. } | Self::CatchingUp { .. } | Self::Live)
+    }
+
+    /// Whether the backend can be read, be it up to date or not.
+    pub fn can_be_read(&self) -> bool {
+        self.takes_copies() || *self == Self::Detached
     }
 
     /// Why it isn't better, where there is more to say than the word.
@@ -56,7 +70,7 @@ impl MirrorState {
             Self::Backfilling { copied } => Some(format!("{copied} documents copied so far")),
             Self::CatchingUp { behind } => Some(format!("{} s behind mongodb", behind.as_secs())),
             Self::Degraded { reason } | Self::Failed { reason } => Some(reason.clone()),
-            Self::Loading | Self::Live | Self::Closed => None,
+            Self::Loading | Self::Live | Self::Detached | Self::Closed => None,
         }
     }
 }

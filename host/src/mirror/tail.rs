@@ -10,13 +10,14 @@
 //! once more and put whatever the stamp: if there really was a newer change, its own event follows.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::Inner;
 use super::checkpoint::Checkpoint;
 use super::feed::Feed;
 use super::refill::{self, RefillError};
 use super::repairs::Repair;
-use super::{Inner, MirrorState};
 use crate::kv::{Backend, Condition, KvError};
 use crate::memcell::DocumentKey;
 use crate::mongo::{ChangeEvent, ChangesError, Position};
@@ -42,6 +43,10 @@ pub(super) enum TailError {
     Flush(KvError),
     #[error("the store of the backend was emptied, it is filled again")]
     Emptied,
+    #[error("{}", super::refill::GONE_BACK)]
+    GoneBack,
+    #[error("another host has taken over the shared backend")]
+    FencedOff,
 }
 
 /// The tail of one mirror while its instances stay the same.
@@ -108,7 +113,8 @@ impl<'a> Tail<'a> {
             let (ended, sweep_due) = (batch.ended, batch.sweep_due);
             self.apply(batch).await?;
             if sweep_due {
-                let shards: Vec<u32> = (0..self.backend.shard_count()).collect();
+                refill::check_loss(self.mirror, self.backend).await?;
+                let shards: Vec<u32> = self.mirror.scanned_shards().collect();
                 refill::sweep(self.mirror, self.backend, &shards).await?;
             }
             if ended {
@@ -127,7 +133,11 @@ impl<'a> Tail<'a> {
             let tickets: Vec<_> = keys.iter().map(|key| self.mirror.pending.open(key.clone())).collect();
             let stale = refill::reread(self.mirror, self.backend, &keys, Condition::NotOlder).await?;
             if !stale.is_empty() {
-                refill::reread(self.mirror, self.backend, &stale, Condition::Always).await?;
+                let refused = refill::reread(self.mirror, self.backend, &stale, Condition::Always).await?;
+                // Nothing but a larger token forbids such a write.
+                if !refused.is_empty() {
+                    return Err(TailError::FencedOff);
+                }
             }
             drop(tickets);
             progress.applied_up_to(newest_millis);
@@ -143,20 +153,8 @@ impl<'a> Tail<'a> {
             due.changes |= oldest_millis.is_some();
             due.moved = true;
         }
-        self.show_state();
+        self.mirror.show_progress();
         Ok(())
-    }
-
-    fn show_state(&self) {
-        if !self.mirror.is_complete() {
-            return;
-        }
-        let progress = &self.mirror.progress;
-        self.mirror.set_state(if progress.is_current() {
-            MirrorState::Live
-        } else {
-            MirrorState::CatchingUp { behind: progress.behind() }
-        });
     }
 
     async fn repair(&mut self, repairs: Vec<Repair>) -> Result<(), TailError> {
@@ -164,10 +162,16 @@ impl<'a> Tail<'a> {
             let tickets: Vec<_> = keys.iter().map(|key| self.mirror.pending.open(key.clone())).collect();
             let result = refill::reread(self.mirror, self.backend, &keys, Condition::Always).await;
             drop(tickets);
+            let result = result.map_err(TailError::from).and_then(|refused| match refused[..] {
+                [] => Ok(()),
+                [..] => Err(TailError::FencedOff),
+            });
+            let ended = if result.is_ok() { "repaired" } else { "failed" };
+            self.mirror.metrics.repairs(ended, keys.len());
             let told = match &result {
-                Ok(_) => Ok(()),
-                Err(RefillError::Backend(error)) => Err(error.clone()),
-                Err(RefillError::Mongo(error)) => Err(KvError::Down(error.to_string())),
+                Ok(()) => Ok(()),
+                Err(TailError::Refill(RefillError::Backend(error))) => Err(error.clone()),
+                Err(error) => Err(KvError::Down(error.to_string())),
             };
             // Whoever asked may have given up waiting.
             let _ = done.send(told);
@@ -181,7 +185,10 @@ impl<'a> Tail<'a> {
         let complete = self.mirror.is_complete();
         let (Some(due), Some(position)) = (&mut self.checkpoint, &*self.position) else { return Ok(()) };
         let interval = if due.changes { CHECKPOINT_BUSY } else { CHECKPOINT_QUIET };
-        if !complete || !due.moved || (due.written.elapsed() < interval && self.mirror.has_checkpoint()) {
+        let is_due = !self.mirror.has_checkpoint()
+            || due.written.elapsed() >= interval
+            || self.mirror.inventory_due.load(Ordering::Acquire);
+        if !complete || !due.moved || !is_due {
             return Ok(());
         }
         if self.mirror.has_checkpoint() && !Checkpoint::is_everywhere(self.backend).await? {
@@ -196,10 +203,21 @@ impl<'a> Tail<'a> {
 /// Makes durable what is applied, and then that it is: the record must not survive a crash that its entries don't.
 pub(super) async fn write_checkpoint(mirror: &Inner, backend: &Backend, position: &Position) -> Result<(), TailError> {
     let text = position.to_text().map_err(RefillError::Mongo)?;
+    let moment = mirror.progress.has_come_to();
     backend.flush().await.map_err(TailError::Flush)?;
-    let record = Checkpoint::new(backend.shard_count(), &mirror.repository.namespace(), Some(text));
+    let mut anchor = mirror.anchor();
+    anchor.count += 1;
+    if !mirror.repository.raise_anchor(&anchor.store, anchor.count).await.map_err(RefillError::Mongo)? {
+        return Err(TailError::GoneBack);
+    }
+    mirror.set_anchor(anchor.clone());
+    let inventory = mirror.inventory();
+    let record =
+        Checkpoint::new(backend.shard_count(), &mirror.repository.namespace(), Some(text), anchor, inventory.clone());
     mirror.checkpoint_holds(record.write(backend, mirror.clock.now()).await.map_err(TailError::Flush)?);
+    mirror.inventory_written(&inventory);
     mirror.checkpoint_written();
+    mirror.set_checkpoint_moment(moment);
     Ok(())
 }
 

@@ -21,6 +21,11 @@ use crate::{Error, ErrorKind, Result};
 /// How long a quiet server holds a request for changes back: as often, a mirror learns that there are none.
 const MAX_AWAIT: Duration = Duration::from_millis(250);
 
+/// How far a new stream reaches back. A write that is being committed while the stream is opened can bear an earlier time than its
+/// opening, and yet be invisible to whoever reads afterwards: he would learn of it neither way. Telling the changes of a few
+/// seconds twice costs little, and no commit takes as long.
+const OVERLAP_SECONDS: u32 = 5;
+
 /// Events that the server sends at a time. They are small.
 const EVENTS_PER_ANSWER: u32 = 1000;
 
@@ -107,8 +112,9 @@ enum Source {
 }
 
 impl Repository {
-    /// Opens the stream of changes, after `position` or from now on. On a server without change streams (a standalone one),
-    /// changes are found by polling, and removals by sweeps.
+    /// Opens the stream of changes, after `position`; or, without one, from a few seconds ago on, so that a change is told by it
+    /// unless it is seen by everybody who reads from now on. On a server without change streams (a standalone one), changes are
+    /// found by polling, and removals by sweeps.
     ///
     /// # Errors
     /// See [`ChangesError`].
@@ -135,16 +141,59 @@ impl Repository {
     }
 
     async fn change_stream(&self, position: Option<&Position>) -> Result<Changes, ChangesError> {
+        if let Some(Position::Token(token)) = position {
+            return self.stream_from(Start::After(token.clone())).await;
+        }
+        let Some(moment) = self.moment_ago().await? else { return self.stream_from(Start::Now).await };
+        match self.stream_from(Start::At(moment)).await {
+            // A server that doesn't remember as much has nothing older to tell.
+            Err(ChangesError::HistoryLost(_)) => self.stream_from(Start::Now).await,
+            opened => opened,
+        }
+    }
+
+    async fn stream_from(&self, start: Start) -> Result<Changes, ChangesError> {
         // `_id`, the resume token, has to stay as it is and is always there.
         let only = doc! { "$project": { "operationType": 1, "documentKey": 1, "clusterTime": 1, "wallTime": 1 } };
-        let mut watch = self.authority.watch().pipeline([only]).max_await_time(MAX_AWAIT).batch_size(EVENTS_PER_ANSWER);
-        if let Some(Position::Token(token)) = position {
+        let watch = self.authority.watch().pipeline([only]).max_await_time(MAX_AWAIT).batch_size(EVENTS_PER_ANSWER);
+        let watch = match start {
             // Unlike `resume_after`, this also goes on after the end of a collection.
-            watch = watch.start_after(token.clone());
-        }
+            Start::After(token) => watch.start_after(token),
+            Start::At(moment) => watch.start_at_operation_time(moment),
+            Start::Now => watch,
+        };
         let stream = bounded(self.timeout, watch).await.map_err(ChangesError::of)?;
         Ok(Changes(Source::Stream(Box::new(stream.with_type()))))
     }
+
+    /// When the oldest change happened that the server still has in its oplog, in seconds since the Unix epoch: no stream can go on
+    /// from before. `None` where there is no oplog to be read: on a standalone server, or through a router of a sharded cluster.
+    ///
+    /// # Errors
+    /// Those of MongoDB being away, or of not being allowed to read `local.oplog.rs`.
+    pub async fn oldest_in_oplog(&self) -> Result<Option<u32>> {
+        let oplog = self.client.database("local").collection::<RawDocumentBuf>("oplog.rs");
+        let first = oplog.find_one(doc! {}).sort(doc! { "$natural": 1 }).projection(doc! { "_id": 0, "ts": 1 });
+        let first = bounded(self.timeout, first).await?;
+        Ok(first.and_then(|entry| entry.get_timestamp("ts").ok()).map(|at| at.time))
+    }
+
+    /// [`OVERLAP_SECONDS`] before what a majority had when the server was asked; `None` on a standalone server, which has no such time.
+    async fn moment_ago(&self) -> Result<Option<Timestamp>> {
+        let hello = bounded(self.timeout, self.client.database("admin").run_command(doc! { "hello": 1 })).await?;
+        // A router of a sharded cluster tells only the latest time that it knows of.
+        let majority = hello.get_document("lastWrite").and_then(|last| last.get_document("majorityOpTime"));
+        let time = majority.and_then(|time| time.get_timestamp("ts")).or_else(|_| hello.get_timestamp("operationTime"));
+        let ago = |time: Timestamp| Timestamp { time: time.time.saturating_sub(OVERLAP_SECONDS), increment: 1 };
+        Ok(time.ok().map(ago))
+    }
+}
+
+/// Where a stream begins.
+enum Start {
+    After(ResumeToken),
+    At(Timestamp),
+    Now,
 }
 
 impl Changes {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mongodb::Client;
 use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use mongodb::options::{Acknowledgment, ClientOptions};
+use tracing::Instrument as _;
 
 use super::error::convert;
 use crate::{Error, ErrorKind, Result};
@@ -87,6 +88,7 @@ pub(super) async fn bounded<T>(
     limit: Duration,
     operation: impl IntoFuture<Output = Result<T, DriverError>>,
 ) -> Result<T> {
+    let operation = operation.into_future().instrument(tracing::debug_span!("mongodb"));
     match tokio::time::timeout(limit, operation).await {
         Ok(answer) => answer.map_err(convert),
         Err(_) => Err(timed_out(limit)),

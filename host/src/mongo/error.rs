@@ -17,6 +17,11 @@ pub(super) fn from_code(code: i32) -> Error {
     Error::new(kind, message)
 }
 
+/// Whether something with that id or unique value is there already.
+pub(super) fn is_duplicate_key(error: &Error) -> bool {
+    error.kind() == ErrorKind::AlreadyExists
+}
+
 /// The same error once more, for everyone whom one failure concerns.
 pub(super) fn repeat(error: &Error) -> Error {
     match driver_error(error) {

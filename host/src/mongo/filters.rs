@@ -106,6 +106,46 @@ pub(super) fn after_id(condition: &Document, last: Option<&Bson>) -> Document {
     query
 }
 
+/// `condition`, restricted to ids after the first bound and up to the second, in MongoDB's order of all types.
+pub(super) fn within_ids(condition: &Document, after: Option<&Bson>, up_to: Option<&Bson>) -> Document {
+    let mut query = condition.clone();
+    match (after, up_to) {
+        // Between two values of one kind there is nothing of another, so that plain operators are exact.
+        (Some(after), Some(up_to)) if kind_of_id(after).is_some() && kind_of_id(after) == kind_of_id(up_to) => {
+            query.insert("_id", doc! { "$gt": after, "$lte": up_to });
+        }
+        (after, up_to) => {
+            let mut bounds = Vec::new();
+            let mut exact = Vec::new();
+            if let Some(after) = after {
+                bounds.push(doc! { "_id": { "$not": { "$lt": after } } });
+                exact.push(doc! { "$gt": ["$_id", { "$literal": after }] });
+            }
+            if let Some(up_to) = up_to {
+                bounds.push(doc! { "_id": { "$not": { "$gt": up_to } } });
+                exact.push(doc! { "$lte": ["$_id", { "$literal": up_to }] });
+            }
+            if !bounds.is_empty() {
+                query.insert("$and", bounds);
+                query.insert("$expr", doc! { "$and": exact });
+            }
+        }
+    }
+    query
+}
+
+/// The kinds within which query operators compare, as far as they are usual for ids.
+fn kind_of_id(id: &Bson) -> Option<u8> {
+    match id {
+        Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) => Some(1),
+        Bson::String(_) => Some(2),
+        Bson::ObjectId(_) => Some(3),
+        Bson::Binary(_) => Some(4),
+        Bson::DateTime(_) => Some(5),
+        _ => None,
+    }
+}
+
 /// The conditions of lying behind the cursor. See [`after_id`] for the two parts.
 fn following(cursor: &Cursor) -> Vec<Document> {
     let (beyond, before) = match cursor.order() {

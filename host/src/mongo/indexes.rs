@@ -29,7 +29,11 @@ pub(super) async fn ensure(collection: &Collection<RawDocumentBuf>, timeout: Dur
     Ok(())
 }
 
-async fn keys_present(collection: &Collection<RawDocumentBuf>, timeout: Duration) -> Result<Vec<Document>> {
+/// What the indexes of a collection are on; of one that isn't there: nothing.
+pub(super) async fn keys_present<T: Send + Sync>(
+    collection: &Collection<T>,
+    timeout: Duration,
+) -> Result<Vec<Document>> {
     let listed = bounded(timeout, async {
         let indexes: Vec<IndexModel> = collection.list_indexes().await?.try_collect().await?;
         Ok(indexes.into_iter().map(|index| directions_as_int32(&index.keys)).collect())
@@ -61,6 +65,11 @@ fn wanted() -> Vec<IndexModel> {
         let options = IndexOptions::builder().sparse(true).build();
         IndexModel::builder().keys(keys).options(options).build()
     };
+    // MongoDB removes what has expired, about once a minute.
+    let expiring = |keys| {
+        let options = IndexOptions::builder().expire_after(Duration::ZERO).build();
+        IndexModel::builder().keys(keys).options(options).build()
+    };
     let plain = |keys| IndexModel::builder().keys(keys).build();
     vec![
         sparse(doc! { "deleted_at": 1 }),
@@ -70,6 +79,7 @@ fn wanted() -> Vec<IndexModel> {
         plain(doc! { "user_id": 1, "type": 1, "deleted_at": 1, "timestamp": -1 }),
         plain(doc! { "group_id": 1, "type": 1, "deleted_at": 1, "timestamp": -1 }),
         plain(doc! { "created_at": 1 }),
+        expiring(doc! { "expires_at": 1 }),
         plain(doc! { "updated_at": 1 }),
     ]
 }

@@ -19,7 +19,7 @@ use crate::{Error, ErrorKind, Result};
 pub type MemCellStream = BoxStream<'static, Result<MemCell>>;
 
 /// The most ids in one query: with the longest answers it stays a command of a moderate size.
-const IDS_PER_QUERY: usize = 1000;
+pub(super) const IDS_PER_QUERY: usize = 1000;
 
 /// How many documents a scan asks for at once.
 const SCAN_BATCH: u32 = 500;
@@ -244,7 +244,8 @@ fn into_stream(cursor: Cursor<RawDocumentBuf>, timeout: Duration) -> MemCellStre
     .boxed()
 }
 
-fn id(cell: &MemCell) -> Result<Bson> {
+/// The id of a stored document, as a bound of a query.
+pub(super) fn id(cell: &MemCell) -> Result<Bson> {
     let id = cell.field("_id").and_then(|id| Bson::try_from(id).ok());
     id.ok_or_else(|| Error::new(ErrorKind::Internal, "a stored document has no readable _id"))
 }

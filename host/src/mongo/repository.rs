@@ -72,6 +72,16 @@ impl Repository {
         self.authority.namespace().to_string()
     }
 
+    /// A collection of the host's own, which lies beside that of the MemCells and is named after it.
+    pub(super) fn beside<T: Send + Sync>(&self, name: &str) -> Collection<T> {
+        let authority = self.authority.namespace();
+        let options = CollectionOptions::builder()
+            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
+            .read_concern(ReadConcern::majority())
+            .build();
+        self.client.database(&authority.db).collection_with_options(&format!("{}.{name}", authority.coll), options)
+    }
+
     /// Whether a server that can take writes answers.
     pub async fn ping(&self) -> Result<()> {
         bounded(self.timeout, self.client.database("admin").run_command(doc! { "ping": 1 })).await?;

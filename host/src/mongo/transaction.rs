@@ -21,6 +21,7 @@ use crate::change::Change;
 use crate::clock::OpenInsert;
 use crate::memcell::{EventId, MemCell, NewMemCell, Patch};
 use crate::query::Visibility;
+use crate::steps::Step;
 use crate::{Error, ErrorKind, Result};
 
 /// How many operation timeouts a transaction may take in all, retries included.
@@ -33,6 +34,44 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// them.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+/// Who has a part in a transaction outside of MongoDB: it promises to carry the changes out before MongoDB commits them.
+///
+/// Nothing that it does or fails to do changes what becomes of the transaction.
+pub trait Participants: Send + Sync {
+    /// The attempt of this id has reached that step.
+    fn reached<'a>(&'a self, step: Step, id: &'a str) -> BoxFuture<'a, ()>;
+
+    /// The operations of an attempt are done, and these are its changes; MongoDB is about to commit them. Answers the names of those who
+    /// have made a promise, and so will want to know what became of it (see `markers`). Has to return well before
+    /// `deadline`, when the transaction would have to be given up.
+    fn prepare<'a>(&'a self, id: &'a str, changes: &'a [Change], deadline: Instant) -> BoxFuture<'a, Vec<String>>;
+
+    /// What was prepared last has not been committed, as far as is known. If there is another attempt, it has another id.
+    fn ended(&self, ending: Ending);
+}
+
+/// How an attempt ended that was not seen to be committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing of it took place, or ever will.
+    Aborted,
+    /// Whether it was committed is unknown; [`Repository::decide`] finds out.
+    Unknown,
+}
+
+/// Nobody.
+impl Participants for () {
+    fn reached<'a>(&'a self, _: Step, _: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    fn prepare<'a>(&'a self, _: &'a str, _: &'a [Change], _: Instant) -> BoxFuture<'a, Vec<String>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    fn ended(&self, _: Ending) {}
+}
 
 /// What a committed transaction did.
 #[derive(Debug)]
@@ -149,7 +188,19 @@ impl Repository {
     /// What `body` returned; [`ErrorKind::Unsupported`] on a standalone server; [`ErrorKind::Conflict`] if others kept
     /// interfering for three times the operation timeout; [`ErrorKind::Timeout`] if that time ran out otherwise. If it
     /// ran out during the commit, the writes may or may not have taken place, and the message says so.
-    pub async fn transaction<T, F>(&self, mut body: F) -> Result<Committed<T>>
+    pub async fn transaction<T, F>(&self, body: F) -> Result<Committed<T>>
+    where
+        F: for<'a> FnMut(&'a mut Transaction) -> BoxFuture<'a, Result<T>> + Send,
+        T: Send,
+    {
+        self.transaction_with(&(), body).await
+    }
+
+    /// As [`Repository::transaction`], with others who prepare what it does.
+    ///
+    /// # Errors
+    /// As [`Repository::transaction`].
+    pub async fn transaction_with<T, F>(&self, participants: &dyn Participants, mut body: F) -> Result<Committed<T>>
     where
         F: for<'a> FnMut(&'a mut Transaction) -> BoxFuture<'a, Result<T>> + Send,
         T: Send,
@@ -160,13 +211,16 @@ impl Repository {
         let deadline = Instant::now() + self.timeout * TIME_FACTOR;
         let mut attempt = 0;
         loop {
+            // Each attempt has its own: what another one prepared can't be taken for what this one did.
+            let id = bson::oid::ObjectId::new().to_hex();
             let mut transaction = self.begin().await?;
+            participants.reached(Step::Begun, &id).await;
             let Ok(outcome) = timeout_at(deadline, body(&mut transaction)).await else {
                 abort(&mut transaction.session).await;
                 return Err(Error::new(ErrorKind::Timeout, "the transaction took too long and was aborted"));
             };
             let failure = match (transaction.failure.take(), outcome) {
-                (None, Ok(value)) => match self.commit(&mut transaction.session, deadline).await {
+                (None, Ok(value)) => match self.conclude(&id, &mut transaction, participants, deadline).await {
                     Ok(()) => return Ok(Committed { value, changes: transaction.changes }),
                     Err(failure) => failure,
                 },
@@ -208,6 +262,35 @@ impl Repository {
         })
     }
 
+    /// Has the changes prepared, leaves the marker, and commits.
+    async fn conclude(
+        &self,
+        id: &str,
+        transaction: &mut Transaction,
+        participants: &dyn Participants,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        participants.reached(Step::Operated, id).await;
+        let Transaction { session, changes, .. } = transaction;
+        let backends = participants.prepare(id, changes, deadline).await;
+        if !backends.is_empty() {
+            // Last of all, so that the marker of a process that ends before can be made by whoever finds the intent.
+            if let Err(error) = self.mark(session, id, &backends).await {
+                abort(session).await;
+                participants.ended(Ending::Aborted);
+                return Err(unmarked(error));
+            }
+            participants.reached(Step::Marked, id).await;
+        }
+        let committed = self.commit(session, deadline).await;
+        match &committed {
+            Ok(()) => participants.reached(Step::Committed, id).await,
+            Err(failure) if failure.is_transient => participants.ended(Ending::Aborted),
+            Err(_) => participants.ended(Ending::Unknown),
+        }
+        committed
+    }
+
     /// Commits, asking again for as long as the result is unknown: the server answers a commit that it has carried out
     /// the same way twice.
     async fn commit(&self, session: &mut ClientSession, deadline: Instant) -> Result<(), Failure> {
@@ -236,6 +319,18 @@ impl Repository {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// Why a transaction has no marker. One of the same id was made by somebody who found the intent and took this process for gone.
+fn unmarked(error: Error) -> Failure {
+    let is_given_up = error.kind() == ErrorKind::AlreadyExists;
+    let is_transient = is_given_up || driver_error(&error).is_some_and(is_transient);
+    let error = if is_given_up {
+        Error::new(ErrorKind::Conflict, "another host has given the transaction up").with_source(error)
+    } else {
+        error
+    };
+    Failure { error, is_transient }
 }
 
 /// What can't be aborted now, the server aborts when its time is up, and the session when it is dropped.

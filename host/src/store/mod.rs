@@ -1,33 +1,44 @@
 //! The dual-write repository: MongoDB decides, the mirrors follow, reads can be compared. Knows no transport and no WebAssembly.
 //!
-//! Every write goes to MongoDB first. What MongoDB acknowledged is handed to each mirror without waiting (unless a backend is
+//! Every write goes to MongoDB first, but for backends with `two_phase`, which promise it before MongoDB commits it. What MongoDB acknowledged is handed to each mirror without waiting (unless a backend is
 //! configured with `ack = "mirrored"`), and what MongoDB refused never reaches one. Whatever state the backends are in, the
 //! result of an operation is MongoDB's.
 
+mod backends;
+mod history;
 mod mismatches;
 mod reads;
+mod reload;
+mod repair;
 mod report;
 mod transact;
+mod two_phase;
 mod validator;
+mod watch;
 mod writes;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use self::backends::{Backends, CurrentBackends, Launcher};
+pub use self::history::{BackendSample, MOST_SAMPLES, Operations, SAMPLE_INTERVAL, Sample};
+use self::history::{History, OperationCounts};
 pub use self::mismatches::Mismatch;
 use self::mismatches::Mismatches;
+pub use self::reload::ReloadReport;
 pub use self::report::BackendReport;
 pub use self::transact::{Operation, OperationResult};
 use self::validator::Validator;
 use crate::clock::Clock;
-use crate::config::{Config, MongoDbConfig, MongoServer};
-use crate::kv::Engine;
+use crate::config::{Config, HostConfig, MongoDbConfig, MongoServer};
 use crate::metrics::Metrics;
-use crate::mirror::{Mirror, MirrorState};
+use crate::mirror::{Mirror, MirrorState, Purpose, Surroundings, Underway};
 use crate::mongo::embedded::EmbeddedServer;
 use crate::mongo::{ConnectOptions, Repository};
+use crate::steps::Steps;
 use crate::validation::Outcome;
 use crate::{Error, ErrorKind, Result};
 
@@ -44,11 +55,25 @@ pub struct MemCellStore {
 }
 
 struct Inner {
+    identity: Arc<str>,
+    clock: Arc<Clock>,
     repository: Repository,
-    mirrors: Vec<Arc<Mirror>>,
-    validator: Option<Validator>,
+    backends: CurrentBackends,
     mismatches: Arc<Mismatches>,
     metrics: Arc<Metrics>,
+    /// What the store runs with.
+    config: RwLock<Arc<Config>>,
+    /// Whoever holds it changes the backends and the configuration.
+    launcher: tokio::sync::Mutex<Launcher>,
+    opened: (bson::DateTime, Instant),
+    operations: OperationCounts,
+    history: History,
+    /// What is still to be done about backends that came or went.
+    successions: TaskTracker,
+    /// What is still to be done about writes that were answered.
+    conclusions: TaskTracker,
+    underway: Underway,
+    steps: Steps,
     closing: CancellationToken,
     /// Taken by whoever closes the store.
     embedded: tokio::sync::Mutex<Option<EmbeddedServer>>,
@@ -143,6 +168,26 @@ impl MemCellStore {
     /// [`ErrorKind::Config`] for a URI that can't be used or a missing embedded server, [`ErrorKind::Unavailable`] for a required
     /// backend that fails.
     pub async fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
+        Self::open_for(config, metrics, Purpose::Mirroring, Steps::default()).await
+    }
+
+    /// As [`MemCellStore::open`], with somebody who is told of the steps of writes in two phases.
+    ///
+    /// # Errors
+    /// As [`MemCellStore::open`].
+    pub async fn open_observed(config: &Config, metrics: Arc<Metrics>, steps: Steps) -> Result<Self> {
+        Self::open_for(config, metrics, Purpose::Mirroring, steps).await
+    }
+
+    /// As [`MemCellStore::open`], with the backends open to be read, and left as they are: what they hold is to be restored.
+    ///
+    /// # Errors
+    /// As [`MemCellStore::open`].
+    pub async fn open_detached(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
+        Self::open_for(config, metrics, Purpose::Reading, Steps::default()).await
+    }
+
+    async fn open_for(config: &Config, metrics: Arc<Metrics>, purpose: Purpose, steps: Steps) -> Result<Self> {
         let (uri, embedded) = match &config.mongodb.server {
             MongoServer::Uri(uri) => (uri.expose().to_owned(), None),
             MongoServer::Embedded { data_directory } => {
@@ -152,47 +197,71 @@ impl MemCellStore {
         };
         let clock = Arc::new(Clock::new());
         let repository = Repository::connect(&connect_options(&config.mongodb, uri), Arc::clone(&clock)).await?;
-        let mirrors = start_mirrors(config, &repository, &clock, &metrics)?;
+        let surroundings = Surroundings {
+            identity: identity(&config.host),
+            repository: repository.clone(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            underway: Underway::default(),
+            steps,
+        };
+        let mut launcher = Launcher::new(surroundings.clone(), purpose);
+        let enabled = config.backends.iter().filter(|backend| backend.enabled);
+        let mirrors = enabled.map(|backend| launcher.start(backend)).collect::<Result<Vec<_>>>()?;
+        if mirrors.is_empty() {
+            tracing::info!("no backend is configured, MemCells are kept in MongoDB alone");
+        }
         let mismatches = Arc::new(Mismatches::new(config.validation.mismatches));
-        let validated = config.validation.backend.as_deref();
-        let validator = mirrors
-            .iter()
-            .find(|mirror| Some(mirror.config().name.as_str()) == validated)
-            .map(|mirror| Validator::new(mirror, &repository, &config.validation, &mismatches));
+        let mut backends = Backends::new(mirrors, None);
+        let validated = config.validation.backend.as_deref().and_then(|name| backends.mirror(name));
+        backends.validator =
+            validated.map(|mirror| Validator::new(mirror, &repository, &config.validation, &mismatches));
         let closing = CancellationToken::new();
         tokio::spawn(closing.clone().run_until_cancelled_owned(create_indexes(repository.clone())));
+        tokio::spawn(closing.clone().run_until_cancelled_owned(watch::keep(repository.clone(), Arc::clone(&metrics))));
         let inner = Inner {
+            identity: surroundings.identity,
+            clock,
             repository,
-            mirrors,
-            validator,
+            backends: CurrentBackends::new(backends),
             mismatches,
             metrics,
+            config: RwLock::new(Arc::new(config.clone())),
+            launcher: tokio::sync::Mutex::new(launcher),
+            opened: (bson::DateTime::now(), Instant::now()),
+            operations: OperationCounts::default(),
+            history: History::default(),
+            successions: TaskTracker::new(),
+            conclusions: TaskTracker::new(),
+            underway: surroundings.underway,
+            steps: surroundings.steps,
             closing,
             embedded: tokio::sync::Mutex::new(embedded),
         };
         let store = Self { inner: Arc::new(inner) };
-        if let Err(error) = store.await_required().await {
+        let sampling = history::keep(Arc::downgrade(&store.inner));
+        tokio::spawn(store.inner.closing.clone().run_until_cancelled_owned(sampling));
+        if let Err(message) = await_required(&store.mirrors()).await {
             store.close(config.http.shutdown_grace).await;
-            return Err(error);
+            return Err(Error::new(ErrorKind::Unavailable, message));
         }
         Ok(store)
     }
 
-    /// Waits until each required backend has been opened.
-    async fn await_required(&self) -> Result<()> {
-        for mirror in self.inner.mirrors.iter().filter(|mirror| mirror.config().required) {
-            let mut state = mirror.watch_state();
-            // The mirror lives as long as the store, so its state can't go away.
-            let Ok(state) = state.wait_for(|state| *state != MirrorState::Loading).await.map(|state| state.clone())
-            else {
-                continue;
-            };
-            if let MirrorState::Failed { reason } | MirrorState::Degraded { reason } = state {
-                let message = format!("the required backend {} can't be used: {reason}", mirror.config().name);
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
-        }
-        Ok(())
+    /// The set of backends for an operation that starts now.
+    fn backends_now(&self) -> Arc<Backends> {
+        self.inner.backends.get()
+    }
+
+    /// The configuration that is in force.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.inner.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When the store was opened, and how long ago that is by a clock that nobody sets.
+    pub fn opened(&self) -> (bson::DateTime, Duration) {
+        let (at, since) = self.inner.opened;
+        (at, since.elapsed())
     }
 
     /// Whether MongoDB takes operations.
@@ -210,12 +279,33 @@ impl MemCellStore {
 
     /// Brings the figures that are only measured when asked for up to date.
     pub fn refresh_metrics(&self) {
-        self.inner.mirrors.iter().for_each(|mirror| mirror.refresh_metrics());
+        self.backends_now().mirrors.iter().for_each(|mirror| mirror.refresh_metrics());
     }
 
-    /// The mirrors, in the order of the configuration.
-    pub fn mirrors(&self) -> &[Arc<Mirror>] {
-        &self.inner.mirrors
+    /// A name of this process alone, by which it is known to other hosts.
+    pub(crate) fn process(&self) -> &str {
+        &self.inner.identity
+    }
+
+    /// The clock that revisions and stamps are read from.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// MongoDB itself, for work on the collection as a whole.
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.inner.repository
+    }
+
+    /// The mirrors that there are now, in the order of the configuration. One that a reload takes out is closed soon after,
+    /// whoever still has it.
+    pub fn mirrors(&self) -> Vec<Arc<Mirror>> {
+        self.backends_now().mirrors.clone()
+    }
+
+    /// The mirror of the backend of this name.
+    pub fn mirror(&self, name: &str) -> Option<Arc<Mirror>> {
+        self.backends_now().mirror(name).cloned()
     }
 
     /// Confirmed mismatches, the newest first; as many as `validation.mismatches` says.
@@ -223,14 +313,34 @@ impl MemCellStore {
         self.inner.mismatches.list()
     }
 
+    /// How many confirmed mismatches are listed, and a number that grows whenever the list changes.
+    pub fn mismatch_count(&self) -> (usize, u64) {
+        self.inner.mismatches.count()
+    }
+
     /// Applies what is queued, closes the backends and stops the embedded server. All of it takes `grace` at the most, but for
-    /// the server, which is given a few seconds of its own. Returns what was left undone, if anything.
+    /// the server, which is given a few seconds of its own, and for a reload in the middle of handing a directory over, which
+    /// takes up to twice as long more. Returns what was left undone, if anything.
     ///
     /// Operations that are still running go on, without copies.
     pub async fn close(&self, grace: Duration) -> Option<String> {
         self.inner.closing.cancel();
-        let closing = self.inner.mirrors.iter().map(|mirror| mirror.close(grace));
-        let undone: Vec<String> = futures::future::join_all(closing).await.into_iter().flatten().collect();
+        // A reload under way gives up soon, and none comes after it.
+        drop(self.inner.launcher.lock().await);
+        let started = Instant::now();
+        self.inner.conclusions.close();
+        // What is left undone is in doubt at the next start, and decided then.
+        let _ = tokio::time::timeout(grace, self.inner.conclusions.wait()).await;
+        let grace = grace.saturating_sub(started.elapsed());
+        let mirrors = self.mirrors();
+        let closing = futures::future::join_all(mirrors.iter().map(|mirror| mirror.close(grace)));
+        self.inner.successions.close();
+        let succeeded = tokio::time::timeout(grace, self.inner.successions.wait());
+        let (undone, succeeded) = tokio::join!(closing, succeeded);
+        let mut undone: Vec<String> = undone.into_iter().flatten().collect();
+        if succeeded.is_err() {
+            undone.push(format!("a backend that was removed did not finish within {grace:?}"));
+        }
         if let Some(server) = self.inner.embedded.lock().await.take() {
             server.stop().await;
         }
@@ -241,6 +351,7 @@ impl MemCellStore {
     fn observe<T>(&self, operation: &'static str, started: Instant, result: Result<T>) -> Result<T> {
         let label = result.as_ref().err().map_or("ok", |error| error.kind().label());
         self.inner.metrics.operation(operation, label, started.elapsed());
+        self.inner.operations.count(operation, result.as_ref().err());
         result
     }
 }
@@ -255,28 +366,28 @@ fn connect_options(config: &MongoDbConfig, uri: String) -> ConnectOptions {
     }
 }
 
-fn start_mirrors(
-    config: &Config,
-    repository: &Repository,
-    clock: &Arc<Clock>,
-    metrics: &Arc<Metrics>,
-) -> Result<Vec<Arc<Mirror>>> {
-    let enabled: Vec<_> = config.backends.iter().filter(|backend| backend.enabled).collect();
-    if enabled.is_empty() {
-        tracing::info!("no backend is configured, MemCells are kept in MongoDB alone");
-        return Ok(Vec::new());
+/// Waits until each required backend among these has been opened. The error says which one can't be used, and why.
+async fn await_required(mirrors: &[Arc<Mirror>]) -> Result<(), String> {
+    for mirror in mirrors.iter().filter(|mirror| mirror.config().required) {
+        let mut state = mirror.watch_state();
+        // The sender lives as long as the mirror.
+        let Ok(state) = state.wait_for(|state| *state != MirrorState::Loading).await.map(|state| state.clone()) else {
+            continue;
+        };
+        if let MirrorState::Failed { reason } | MirrorState::Degraded { reason } = state {
+            return Err(unusable(&mirror.config().name, &reason));
+        }
     }
-    let engine = Engine::new(Engine::default_cache_directory()).or_else(|error| {
-        // A cache that can't be used (a read-only home, say) only costs time.
-        tracing::warn!(%error, "compiled plugins are not cached");
-        Engine::new(None)
-    });
-    let engine = engine.map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
-    let start = |backend: &crate::config::BackendConfig| {
-        let config = Arc::new(backend.clone());
-        Arc::new(Mirror::start(config, engine.clone(), repository.clone(), Arc::clone(clock), metrics))
-    };
-    Ok(enabled.into_iter().map(start).collect())
+    Ok(())
+}
+
+fn unusable(backend: &str, reason: &str) -> String {
+    format!("the required backend {backend} can't be used: {reason}")
+}
+
+/// The name of the host, with something that no other process of that name has.
+fn identity(host: &HostConfig) -> Arc<str> {
+    format!("{}#{}", host.name, bson::oid::ObjectId::new().to_hex()).into()
 }
 
 /// Tries until MongoDB has them all.

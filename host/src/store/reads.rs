@@ -24,7 +24,8 @@ impl MemCellStore {
 
     async fn get_compared(&self, id: EventId, validate: Validate) -> Result<Read<Option<MemCell>>> {
         let fetch = self.inner.repository.get(id, Visibility::Live);
-        let Some(validator) = self.inner.validator.as_ref().filter(|validator| validator.wants_single(validate)) else {
+        let backends = self.backends_now();
+        let Some(validator) = backends.validator.as_ref().filter(|validator| validator.wants_single(validate)) else {
             return Ok(Read { value: fetch.await?, validation: unanswered(validate) });
         };
         let key = DocumentKey::from(id);
@@ -64,7 +65,8 @@ impl MemCellStore {
         validate: Validate,
     ) -> Result<Read<Vec<MemCell>>> {
         let repository = &self.inner.repository;
-        let Some(validator) = self.inner.validator.as_ref().filter(|validator| validator.wants_batch(validate)) else {
+        let backends = self.backends_now();
+        let Some(validator) = backends.validator.as_ref().filter(|validator| validator.wants_batch(validate)) else {
             return Ok(Read { value: repository.get_many(ids, fields).await?, validation: unanswered(validate) });
         };
         // Whole documents are compared, whatever part of them was asked for.

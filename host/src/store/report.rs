@@ -1,5 +1,6 @@
 //! How each backend is doing, for operators.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -44,18 +45,22 @@ pub struct BackendReport {
     pub restarts: u64,
     /// How long ago the oldest change happened that is known and not in the backend, in seconds.
     pub lag_seconds: f64,
+    /// The host that keeps a shared backend converged, if it isn't this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tailed_by: Option<String>,
 }
 
 impl MemCellStore {
     /// All backends, in the order of the configuration. Takes a fraction of a second at the most.
     pub async fn backends(&self) -> Vec<BackendReport> {
-        let validated = self.inner.validator.as_ref().map(|validator| validator.backend().to_owned());
-        let reports = self.inner.mirrors.iter().map(|mirror| async {
+        let backends = self.backends_now();
+        let validated = backends.validator.as_ref().map(|validator| validator.mirror());
+        let reports = backends.mirrors.iter().map(|mirror| async {
             let report = mirror.report(COUNT_BUDGET).await;
             let config = mirror.config();
             BackendReport {
                 name: config.name.clone(),
-                plugin: config.plugin.display().to_string(),
+                plugin: config.plugin.to_string(),
                 sha256: report.plugin_sha256,
                 state: report.state.name(),
                 reason: report.state.reason(),
@@ -64,7 +69,7 @@ impl MemCellStore {
                     ValueFormat::Json => "json",
                     ValueFormat::Bson => "bson",
                 },
-                validates: validated.as_deref() == Some(config.name.as_str()),
+                validates: validated.is_some_and(|validated| Arc::ptr_eq(validated, mirror)),
                 entries: report.usage.map(|usage| usage.entries),
                 bytes: report.usage.map(|usage| usage.bytes),
                 queue_depth: report.load.queue_depth,
@@ -72,6 +77,7 @@ impl MemCellStore {
                 memory_bytes: report.load.memory_bytes,
                 restarts: report.load.restarts,
                 lag_seconds: report.lag.as_secs_f64(),
+                tailed_by: report.tailed_by,
             }
         });
         futures::future::join_all(reports).await

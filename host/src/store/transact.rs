@@ -6,9 +6,10 @@ use futures::future::BoxFuture;
 
 use super::writes::to_the_end;
 use super::{MemCellStore, Written};
+use crate::change::Change;
 use crate::memcell::{EventId, MemCell, NewMemCell, Patch};
-use crate::mongo::Transaction;
-use crate::{Error, Result};
+use crate::mongo::{Repository, Transaction};
+use crate::{Error, ErrorKind, Result};
 
 /// One step of [`MemCellStore::transact`].
 #[derive(Clone)]
@@ -46,6 +47,16 @@ pub enum OperationResult {
     Restored(bool),
 }
 
+impl OperationResult {
+    /// The document, if it is the result of an operation that answers one.
+    pub(super) fn into_memcell(self) -> Option<MemCell> {
+        match self {
+            Self::MemCell(cell) => Some(cell),
+            Self::Deleted | Self::Restored(_) => None,
+        }
+    }
+}
+
 impl MemCellStore {
     /// Runs `body` in a MongoDB transaction and mirrors its changes once it is committed; of an aborted one nothing is seen.
     ///
@@ -71,10 +82,14 @@ impl MemCellStore {
         let store = self.clone();
         to_the_end(async move {
             let started = Instant::now();
-            let _announced = store.announce(ids);
-            let result = store.inner.repository.transaction(body).await;
+            let announced = store.announce(ids);
+            let ballot = store.ballot(announced.mirrors());
+            let result = match &ballot {
+                Some(ballot) => store.inner.repository.transaction_with(ballot, body).await,
+                None => store.inner.repository.transaction(body).await,
+            };
             let result = result.map(|committed| (committed.value, committed.changes));
-            store.conclude("transaction", started, result).await
+            store.conclude("transaction", started, result, announced, ballot).await
         })
         .await
     }
@@ -96,6 +111,69 @@ impl MemCellStore {
             })
         })
         .await
+    }
+}
+
+impl MemCellStore {
+    /// One operation alone: as a transaction if a backend is to promise it first, else as what it is. `answer` makes of the
+    /// result, and of the changes, what the caller gets; it can't but know the results of that operation.
+    pub(super) async fn single<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        operation: Operation,
+        answer: impl FnOnce(OperationResult, &[Change]) -> Option<T> + Send + 'static,
+    ) -> Result<Written<T>> {
+        let store = self.clone();
+        to_the_end(async move {
+            let started = Instant::now();
+            // An id that the server makes is known to nobody before the answer.
+            let announced = store.announce(operation.event_id());
+            let ballot = store.ballot(announced.mirrors());
+            let repository = &store.inner.repository;
+            let result = match &ballot {
+                Some(ballot) => {
+                    let committed = repository
+                        .transaction_with(ballot, |transaction| Box::pin(run(transaction, operation.clone())))
+                        .await;
+                    committed.map(|committed| (committed.value, committed.changes))
+                }
+                None => run_plain(repository, operation).await,
+            };
+            let result = result.and_then(|(value, changes)| {
+                let value = answer(value, &changes);
+                let value =
+                    value.ok_or_else(|| Error::new(ErrorKind::Internal, "an operation had the result of another"));
+                Ok((value?, changes))
+            });
+            store.conclude(name, started, result, announced, ballot).await
+        })
+        .await
+    }
+}
+
+/// The operation and its change, if it made one, without a transaction.
+async fn run_plain(repository: &Repository, operation: Operation) -> Result<(OperationResult, Vec<Change>)> {
+    match operation {
+        Operation::Append(cell) => {
+            let cell = repository.insert(cell).await?;
+            let change = Change::written(&cell)?;
+            Ok((OperationResult::MemCell(cell), vec![change]))
+        }
+        Operation::Update(id, patch) => {
+            let cell = repository.update(id, &patch).await?;
+            let changes = if patch.is_empty() { Vec::new() } else { vec![Change::written(&cell)?] };
+            Ok((OperationResult::MemCell(cell), changes))
+        }
+        Operation::Delete(id, deleted_by) => {
+            let change = repository.soft_delete(id, deleted_by.as_deref()).await?;
+            Ok((OperationResult::Deleted, vec![change]))
+        }
+        Operation::HardDelete(id) => Ok((OperationResult::Deleted, vec![repository.hard_delete(id).await?])),
+        Operation::Restore(id) => {
+            let cell = repository.restore(id).await?;
+            let changes: Vec<Change> = cell.as_ref().map(Change::written).transpose()?.into_iter().collect();
+            Ok((OperationResult::Restored(cell.is_some()), changes))
+        }
     }
 }
 

@@ -12,14 +12,15 @@ use super::Validate;
 use super::mismatches::{Mismatch, Mismatches, kind};
 use crate::Result;
 use crate::clock::{millis_of, unix_millis};
-use crate::codec::Envelope;
+use crate::codec::Header;
 use crate::config::{ValidationConfig, ValidationMode};
 use crate::kv::{Entry, KvError};
 use crate::memcell::{DocumentKey, MemCell};
 use crate::mirror::{Mirror, MirrorState};
 use crate::mongo::Repository;
 use crate::query::Visibility;
-use crate::validation::{Comparer, Comparison, Difference, DifferenceKind, Outcome};
+use crate::trace::carried;
+use crate::validation::{Comparer, Comparison, Difference, DifferenceKind, Outcome, Stored};
 
 /// Looks in the background that may be under way at a time; further ones are left out, for the next read will find the same.
 const MAX_BACKGROUND: usize = 256;
@@ -29,6 +30,12 @@ const MAX_LOOKS: u32 = 5;
 
 /// How long a look is put off until the mirror has seen everything that happened before the look before it.
 const MAX_CATCH_UP: Duration = Duration::from_secs(60);
+
+/// How long the repair of a copy may take.
+const MAX_REPAIR: Duration = Duration::from_secs(60);
+
+/// How long the look at a repaired copy waits for the backend: nobody's read waits for it.
+const REPAIRED_BUDGET: Duration = Duration::from_secs(2);
 
 /// What the backend has for some keys, in their order; or, if it wasn't read, what that makes of the validation.
 pub(super) type Copies = Result<Vec<Option<Entry>>, Outcome>;
@@ -86,8 +93,9 @@ impl Validator {
         }))
     }
 
-    pub(super) fn backend(&self) -> &str {
-        &self.0.backend
+    /// The mirror of the backend that reads are compared with.
+    pub(super) fn mirror(&self) -> &Arc<Mirror> {
+        &self.0.mirror
     }
 
     /// Whether a read of one document is to be validated.
@@ -208,13 +216,16 @@ impl Validator {
         let comparison = match (document, copy) {
             _ if !mirror.vouches_for(key) => return Judgement { outcome: Outcome::Skipped, ..consistent },
             (None, None) => return consistent,
-            (Some(document), Some(copy)) => match self.0.comparer.compare(document, &copy.value, scratch) {
-                Comparison::Equal => return consistent,
-                comparison => Some(comparison),
-            },
+            (Some(document), Some(copy)) => {
+                let stored = Stored { codec: mirror.codec(), key: key.as_str(), value: &copy.value };
+                match self.0.comparer.compare(document, stored, scratch) {
+                    Comparison::Equal => return consistent,
+                    comparison => Some(comparison),
+                }
+            }
             _ => None,
         };
-        let stored = copy.and_then(|copy| Envelope::parse(&copy.value).ok()).and_then(|envelope| envelope.revision());
+        let stored = copy.and_then(|copy| Header::of(&copy.value).ok()).and_then(|header| header.revision);
         let revisions = (document.and_then(MemCell::revision), stored);
         let judged = |outcome, differences| Judgement { outcome, revisions, differences };
         // A change needs a moment to get from MongoDB to the backend; its revision tells when it was made.
@@ -222,10 +233,11 @@ impl Validator {
         let may_be_under_way =
             || mirror.is_pending(key) || newer.is_some_and(|revision| !mirror.has_passed(millis_of(revision) + 1));
         match comparison {
+            // MongoDB removes it soon, and whatever its copy was, it is gone or goes as well.
+            _ if document.is_some_and(|document| mirror.has_expired(document)) => judged(Outcome::Skipped, Vec::new()),
             None if document.is_none() && may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
             None if document.is_none() => judged(Outcome::Different, vec![whole_document_only_in_kv()]),
             None if may_be_under_way() => judged(Outcome::InFlight, Vec::new()),
-            None if mirror.has_expired(revisions.0) => judged(Outcome::Skipped, Vec::new()),
             None => judged(Outcome::Missing, Vec::new()),
             Some(Comparison::Corrupt(reason)) => {
                 let path = String::new();
@@ -262,7 +274,7 @@ impl Validator {
             return;
         };
         let validator = self.clone();
-        tokio::spawn(async move {
+        tokio::spawn(carried(async move {
             let _permit = permit;
             let keys: Vec<String> = documents.iter().map(|(key, _)| key.as_str().to_owned()).collect();
             let deadline = validator.deadline();
@@ -276,7 +288,7 @@ impl Validator {
                     }
                 }
             }
-        });
+        }));
     }
 
     /// Judges each document with its copy, and answers the worst outcome.
@@ -312,13 +324,19 @@ impl Validator {
         }
         let validator = self.clone();
         let first_seen = bson::DateTime::now();
-        tokio::spawn(async move {
+        tokio::spawn(carried(async move {
             let _permit = permit;
-            if let Some(confirmed) = validator.look_again(&key, first).await {
-                validator.confirm(key.clone(), confirmed, first_seen);
+            tokio::select! {
+                confirmed = validator.look_again(&key, first) => {
+                    if let Some(confirmed) = confirmed {
+                        validator.confirm(key.clone(), confirmed, first_seen);
+                    }
+                }
+                // A backend that was removed is of no interest any more.
+                () = validator.0.mirror.closed() => {}
             }
             validator.0.rechecking.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        });
+        }));
     }
 
     async fn look_again(&self, key: &DocumentKey, mut before: Judgement) -> Option<Judgement> {
@@ -347,14 +365,15 @@ impl Validator {
         // Paths say what is wrong without saying what is in the document.
         let paths: Vec<&str> = judgement.differences.iter().map(|difference| difference.path.as_str()).collect();
         let paths = paths.join(", ");
-        let is_new = self.0.mismatches.add(Mismatch {
+        let mismatch = Mismatch {
             event_id: key.clone(),
             backend: self.0.backend.to_string(),
             kind,
             differences: judgement.differences.clone(),
             first_seen,
             confirmed_at: bson::DateTime::now(),
-        });
+        };
+        let is_new = self.0.mismatches.add(mismatch, || !self.0.mirror.is_retired());
         if is_new {
             self.0.mirror.metrics().confirmed(kind);
             let (mongo, kv) = judgement.revisions;
@@ -363,6 +382,55 @@ impl Validator {
                 mongo_revision = mongo, kv_revision = kv, "confirmed mismatch between mongodb and its mirror"
             );
         }
+        if self.0.config.repair {
+            let validator = self.clone();
+            tokio::spawn(carried(async move { validator.repair(key).await }));
+        }
+    }
+
+    /// Has the tail mend a copy, and looks at both sides then. If they agree, the row is off the list; else it stays.
+    pub(super) async fn repair(&self, key: DocumentKey) -> Result<Outcome, KvError> {
+        let (backend, mirror) = (&self.0.backend, &self.0.mirror);
+        let ended = tokio::time::timeout(MAX_REPAIR, mirror.repair(vec![key.clone()])).await;
+        let ended =
+            ended.unwrap_or_else(|_| Err(KvError::Down(format!("it did not come to an end within {MAX_REPAIR:?}"))));
+        if let Err(error) = ended {
+            // It stays on the list, and the next read of the document finds it again.
+            tracing::warn!(event_id = %key, %backend, %error, "a mismatch could not be repaired");
+            return Err(error);
+        }
+        let outcome = self.look_at_repaired(&key).await;
+        if outcome == Outcome::Consistent {
+            self.0.mismatches.resolve(&key, backend);
+            tracing::info!(event_id = %key, %backend, "mismatch repaired");
+        } else {
+            let outcome = outcome.as_str();
+            tracing::warn!(event_id = %key, %backend, outcome, "after its repair, a copy is not known to be right");
+        }
+        Ok(outcome)
+    }
+
+    async fn look_at_repaired(&self, key: &DocumentKey) -> Outcome {
+        let mut outcome = Outcome::Skipped;
+        for _ in 0..MAX_LOOKS {
+            let names = [key.as_str().to_owned()];
+            let document = self.0.repository.get_by_key(key, Visibility::Live);
+            let (document, copies) = tokio::join!(document, self.read(&names, Instant::now() + REPAIRED_BUDGET));
+            outcome = match (document, copies) {
+                (Ok(document), Ok(mut copies)) => {
+                    let copy = copies.pop().flatten();
+                    self.judge(key, document.as_ref(), copy.as_ref(), &mut Vec::new()).outcome
+                }
+                (Err(_), _) => Outcome::Unavailable,
+                (_, Err(unread)) => unread,
+            };
+            if outcome != Outcome::InFlight {
+                break;
+            }
+            // Somebody is changing it.
+            tokio::time::sleep(self.0.config.recheck_after).await;
+        }
+        outcome
     }
 }
 

@@ -1,18 +1,21 @@
 //! Writes: to MongoDB, then to the mirrors.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::join_all;
 use tokio::sync::oneshot;
-use tracing::Instrument;
 
-use super::{MemCellStore, Mirrored, Written};
+use super::backends::Backends;
+use super::two_phase::Ballot;
+use super::{MemCellStore, Mirrored, Operation, Written};
 use crate::change::Change;
 use crate::config::Ack;
 use crate::memcell::{EventId, MemCell, NewMemCell, Patch};
 use crate::mirror::{Delivery, Mirror, Ticket};
 use crate::mongo::ChangeSink;
 use crate::query::BulkScope;
+use crate::trace::carried;
 use crate::{Error, ErrorKind, Result};
 
 /// Each write runs in a task of its own: a caller that goes away (a client that hangs up, a request that takes too long) doesn't
@@ -23,19 +26,7 @@ impl MemCellStore {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if the given id is taken; those of MongoDB being away.
     pub async fn append(&self, cell: NewMemCell) -> Result<Written<MemCell>> {
-        let store = self.clone();
-        to_the_end(async move {
-            let started = Instant::now();
-            // An id that the server makes is known to nobody before the answer.
-            let _announced = store.announce(cell.event_id());
-            let result = store.inner.repository.insert(cell).await;
-            let written = match result {
-                Ok(cell) => Change::written(&cell).map(|change| (cell, vec![change])),
-                Err(error) => Err(error),
-            };
-            store.conclude("append", started, written).await
-        })
-        .await
+        self.single("append", Operation::Append(cell), |result, _| result.into_memcell()).await
     }
 
     /// Stores each document for itself: one result per document, in their order.
@@ -46,13 +37,13 @@ impl MemCellStore {
         let store = self.clone();
         to_the_end(async move {
             let started = Instant::now();
-            let _announced = store.announce(cells.iter().filter_map(NewMemCell::event_id));
+            let announced = store.announce(cells.iter().filter_map(NewMemCell::event_id));
             let result = store.inner.repository.insert_many(cells).await;
             let written = result.and_then(|results| {
                 let changes = results.iter().flatten().map(Change::written).collect::<Result<Vec<Change>>>()?;
                 Ok((results, changes))
             });
-            store.conclude("append_many", started, written).await
+            store.conclude("append_many", started, written, announced, None).await
         })
         .await
     }
@@ -63,19 +54,7 @@ impl MemCellStore {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no live document with this id.
     pub async fn update(&self, id: EventId, patch: &Patch) -> Result<Written<MemCell>> {
-        let store = self.clone();
-        let patch = patch.clone();
-        to_the_end(async move {
-            let started = Instant::now();
-            let _announced = store.announce([id]);
-            let result = store.inner.repository.update(id, &patch).await;
-            let written = result.and_then(|cell| {
-                let changes = if patch.is_empty() { Vec::new() } else { vec![Change::written(&cell)?] };
-                Ok((cell, changes))
-            });
-            store.conclude("update", started, written).await
-        })
-        .await
+        self.single("update", Operation::Update(id, patch.clone()), |result, _| result.into_memcell()).await
     }
 
     /// Hides a live document; [`MemCellStore::restore`] brings it back. Answers its new revision.
@@ -83,15 +62,8 @@ impl MemCellStore {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no live document with this id.
     pub async fn delete(&self, id: EventId, deleted_by: Option<&str>) -> Result<Written<u64>> {
-        let store = self.clone();
-        let deleted_by = deleted_by.map(str::to_owned);
-        to_the_end(async move {
-            let started = Instant::now();
-            let _announced = store.announce([id]);
-            let result = store.inner.repository.soft_delete(id, deleted_by.as_deref()).await;
-            store.conclude("delete", started, result.map(|change| (change.stamp, vec![change]))).await
-        })
-        .await
+        let operation = Operation::Delete(id, deleted_by.map(str::to_owned));
+        self.single("delete", operation, |_, changes| changes.first().map(|change| change.stamp)).await
     }
 
     /// Removes a document for good, live or soft-deleted. Answers the stamp of its deletion.
@@ -99,14 +71,8 @@ impl MemCellStore {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no document with this id.
     pub async fn hard_delete(&self, id: EventId) -> Result<Written<u64>> {
-        let store = self.clone();
-        to_the_end(async move {
-            let started = Instant::now();
-            let _announced = store.announce([id]);
-            let result = store.inner.repository.hard_delete(id).await;
-            store.conclude("hard_delete", started, result.map(|change| (change.stamp, vec![change]))).await
-        })
-        .await
+        let stamp = |_, changes: &[Change]| changes.first().map(|change| change.stamp);
+        self.single("hard_delete", Operation::HardDelete(id), stamp).await
     }
 
     /// Makes a soft-deleted document visible again, and answers it; `None` if it was not deleted.
@@ -114,18 +80,8 @@ impl MemCellStore {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no document with this id.
     pub async fn restore(&self, id: EventId) -> Result<Written<Option<MemCell>>> {
-        let store = self.clone();
-        to_the_end(async move {
-            let started = Instant::now();
-            let _announced = store.announce([id]);
-            let result = store.inner.repository.restore(id).await;
-            let written = result.and_then(|cell| {
-                let changes = cell.as_ref().map(Change::written).transpose()?.into_iter().collect();
-                Ok((cell, changes))
-            });
-            store.conclude("restore", started, written).await
-        })
-        .await
+        let restored = |_, changes: &[Change]| Some(changes.first().and_then(|change| change.document.clone()));
+        self.single("restore", Operation::Restore(id), restored).await
     }
 
     /// [`MemCellStore::delete`] for all live documents of a scope; answers how many it hid.
@@ -179,9 +135,9 @@ impl MemCellStore {
 
     /// Runs a bulk operation, mirroring each change as soon as it is acknowledged: an error in the middle loses none.
     async fn bulk(&self, operation: impl AsyncFnOnce(&mut ChangeSink<'_>) -> Result<u64>) -> Result<Written<u64>> {
-        let _announced: Vec<Ticket> = self.inner.mirrors.iter().map(|mirror| mirror.announce_any()).collect();
+        let announced = self.announce_any();
         let mut deliveries = Deliveries::default();
-        let mut sink = |change: Change| self.submit(change, &mut deliveries);
+        let mut sink = |change: Change| announced.submit(change, &mut deliveries);
         let result = operation(&mut sink).await;
         let count = result?;
         Ok(Written { value: count, mirrored: deliveries.wait().await })
@@ -193,30 +149,71 @@ impl MemCellStore {
         operation: &'static str,
         started: Instant,
         result: Result<(T, Vec<Change>)>,
+        announced: Announced,
+        ballot: Option<Ballot>,
     ) -> Result<Written<T>> {
         let written = match result {
             Ok((value, changes)) => {
                 let mut deliveries = Deliveries::default();
-                changes.into_iter().for_each(|change| self.submit(change, &mut deliveries));
-                Ok(Written { value, mirrored: deliveries.wait().await })
+                match ballot {
+                    None => {
+                        changes.into_iter().for_each(|change| announced.submit(change, &mut deliveries));
+                        Ok(Written { value, mirrored: deliveries.wait().await })
+                    }
+                    Some(ballot) => {
+                        deliveries.worst = ballot.worst();
+                        for mirror in announced.mirrors().iter().filter(|mirror| !ballot.has_prepared(mirror)) {
+                            changes.iter().for_each(|change| deliveries.submit(mirror, change.clone()));
+                        }
+                        ballot
+                            .commit(self, announced)
+                            .into_iter()
+                            .for_each(|(mirror, end)| deliveries.expect(&mirror, end));
+                        Ok(Written { value, mirrored: deliveries.wait().await })
+                    }
+                }
             }
             Err(error) => Err(error),
         };
         self.observe(operation, started, written)
     }
 
+    /// Tells the mirrors which documents are about to change.
+    pub(super) fn announce(&self, ids: impl IntoIterator<Item = EventId>) -> Announced {
+        let backends = self.backends_now();
+        let of_all = |id: EventId| backends.mirrors.iter().map(move |mirror| mirror.announce(id.into()));
+        let tickets = ids.into_iter().flat_map(of_all).collect();
+        Announced { _tickets: tickets, backends }
+    }
+
+    /// Tells the mirrors that documents are about to change which nobody knows yet.
+    fn announce_any(&self) -> Announced {
+        let backends = self.backends_now();
+        let tickets = backends.mirrors.iter().map(|mirror| mirror.announce_any()).collect();
+        Announced { _tickets: tickets, backends }
+    }
+}
+
+/// A write that the mirrors know of, and the mirrors that it goes to: those there were when it began.
+///
+/// Until it is dropped, a copy that lags behind is no mismatch: MongoDB shows a change to readers before it acknowledges it to the
+/// writer.
+pub(super) struct Announced {
+    _tickets: Vec<Ticket>,
+    backends: Arc<Backends>,
+}
+
+impl Announced {
+    /// The mirrors that it goes to.
+    pub(super) fn mirrors(&self) -> &[Arc<Mirror>] {
+        &self.backends.mirrors
+    }
+
     fn submit(&self, change: Change, deliveries: &mut Deliveries) {
-        if let Some((last, others)) = self.inner.mirrors.split_last() {
+        if let Some((last, others)) = self.backends.mirrors.split_last() {
             others.iter().for_each(|mirror| deliveries.submit(mirror, change.clone()));
             deliveries.submit(last, change);
         }
-    }
-
-    /// Tells the mirrors which documents are about to change. Until the tickets are dropped, a copy that lags behind is no mismatch:
-    /// MongoDB shows a change to readers before it acknowledges it to the writer.
-    pub(super) fn announce(&self, ids: impl IntoIterator<Item = EventId>) -> Vec<Ticket> {
-        let of_all = |id: EventId| self.inner.mirrors.iter().map(move |mirror| mirror.announce(id.into()));
-        ids.into_iter().flat_map(of_all).collect()
     }
 }
 
@@ -224,7 +221,7 @@ impl MemCellStore {
 pub(super) async fn to_the_end<T: Send + 'static>(
     write: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    let ended = tokio::spawn(write.in_current_span()).await;
+    let ended = tokio::spawn(carried(write)).await;
     ended.unwrap_or_else(|error| {
         Err(Error::new(ErrorKind::Internal, "a write did not come to its end").with_source(error))
     })
@@ -235,6 +232,8 @@ pub(super) async fn to_the_end<T: Send + 'static>(
 struct Deliveries {
     waiting: Vec<(oneshot::Receiver<Delivery>, std::time::Duration)>,
     queued: bool,
+    /// Of the backends that were to promise the write and did not.
+    worst: Option<Mirrored>,
 }
 
 impl Deliveries {
@@ -252,6 +251,14 @@ impl Deliveries {
         }
     }
 
+    /// Something else than a copy that is on its way to a mirror; `None`: nobody tells how it ends.
+    fn expect(&mut self, mirror: &Mirror, end: Option<oneshot::Receiver<Delivery>>) {
+        match end {
+            Some(end) => self.waiting.push((end, mirror.config().ack_timeout)),
+            None => self.queued = true,
+        }
+    }
+
     async fn wait(self) -> Mirrored {
         let all = self.waiting.into_iter().map(|(delivery, timeout)| async move {
             match tokio::time::timeout(timeout, delivery).await {
@@ -263,6 +270,6 @@ impl Deliveries {
             }
         });
         let queued = if self.queued { Mirrored::Queued } else { Mirrored::None };
-        join_all(all).await.into_iter().fold(queued, Mirrored::max)
+        join_all(all).await.into_iter().chain(self.worst).fold(queued, Mirrored::max)
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 pub use difference::{Difference, DifferenceKind};
 use memo::PayloadMemo;
 
-use crate::codec::{Corrupt, Envelope, Format, write_payload};
+use crate::codec::{Codec, Corrupt, Envelope, Format, write_payload};
 use crate::memcell::MemCell;
 
 /// The most differences that are listed for one document.
@@ -87,13 +87,24 @@ pub enum Comparison {
     Corrupt(String),
 }
 
+/// What a backend has stored, and what it takes to read it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'a> {
+    /// How the backend's values are read.
+    pub codec: &'a Codec,
+    /// The key under which the value is.
+    pub key: &'a str,
+    /// The value.
+    pub value: &'a [u8],
+}
+
 /// Compares MongoDB's document with what a backend has stored for it.
 ///
 /// Bytes are compared first, which is nearly always the end of it. Otherwise values are, without regard to the order of
 /// fields, but with regard to types: a faithful copy of the int64 1 is neither an int32 nor a double. NaN equals NaN.
 ///
 /// `scratch` is where the document is encoded; its contents don't matter, and keeping it saves an allocation.
-pub fn compare(authority: &MemCell, stored: &[u8], scratch: &mut Vec<u8>) -> Comparison {
+pub fn compare(authority: &MemCell, stored: Stored<'_>, scratch: &mut Vec<u8>) -> Comparison {
     compare_copies(authority, stored, |envelope| is_same(authority, envelope, scratch))
         .unwrap_or_else(|corrupt| Comparison::Corrupt(corrupt.to_string()))
 }
@@ -112,7 +123,7 @@ impl Comparer {
     }
 
     /// As [`compare`], and with the same answer.
-    pub fn compare(&self, authority: &MemCell, stored: &[u8], scratch: &mut Vec<u8>) -> Comparison {
+    pub fn compare(&self, authority: &MemCell, stored: Stored<'_>, scratch: &mut Vec<u8>) -> Comparison {
         compare_copies(authority, stored, |envelope| self.is_same(authority, envelope, scratch))
             .unwrap_or_else(|corrupt| Comparison::Corrupt(corrupt.to_string()))
     }
@@ -147,10 +158,10 @@ impl Default for Comparer {
 
 fn compare_copies(
     authority: &MemCell,
-    stored: &[u8],
+    stored: Stored<'_>,
     is_same: impl FnOnce(&Envelope<'_>) -> bool,
 ) -> Result<Comparison, Corrupt> {
-    let envelope = Envelope::parse(stored)?;
+    let envelope = stored.codec.open(stored.key, stored.value)?;
     if is_same(&envelope) {
         return Ok(Comparison::Equal);
     }

@@ -1,8 +1,12 @@
 //! What the stream of changes tells, where it goes on, and what takes its place on a standalone server.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bson::{Document, doc, oid::ObjectId};
+use futures::StreamExt as _;
 use memcell_host::memcell::DocumentKey;
 use memcell_host::mongo::{ChangeEvent, Changes, ChangesError, Position};
 use serde_json::json;
@@ -46,8 +50,9 @@ async fn all_changes_are_told_in_order_and_from_any_position() {
     let mut changes = fixture.repository.changes(None).await.unwrap();
     fixture.repository.update(first, &patch(json!({ "summary": "s" }))).await.unwrap();
     fixture.foreign.insert_one(doc! { "_id": "text" }).await.unwrap();
-    let (told, position) = keys(&mut changes, 2).await;
-    assert_eq!(told, [first.to_string(), "\"text\"".to_owned()]);
+    // The insert is told as well: a stream without a position reaches back a little.
+    let (told, position) = keys(&mut changes, 3).await;
+    assert_eq!(told, [first.to_string(), first.to_string(), "\"text\"".to_owned()]);
     fixture.repository.soft_delete(first, None).await.unwrap();
     fixture.foreign.delete_one(doc! { "_id": "text" }).await.unwrap();
     fixture.foreign.update_many(doc! {}, doc! { "$set": { "x": 1 } }).await.unwrap();
@@ -62,6 +67,65 @@ async fn all_changes_are_told_in_order_and_from_any_position() {
     let mut resumed = fixture.repository.changes(Some(&after)).await.unwrap();
     insert(&fixture, json!({})).await;
     assert_eq!(keys(&mut resumed, 1).await.0.len(), 1);
+}
+
+/// A copy of everything that is made after the stream was opened, and what the stream tells, leave out no change between them:
+/// not even one that was being committed at that moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_falls_between_a_stream_and_a_copy_made_after_it() {
+    const DOCUMENTS: i32 = 64;
+    const WRITERS: i32 = 16;
+    let fixture = Fixture::on(Server::start(&["--sync-on-commit"])).await;
+    for id in 0..DOCUMENTS {
+        fixture.foreign.insert_one(doc! { "_id": id, "n": 0 }).await.unwrap();
+    }
+    for round in 0..8 {
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let (stop, foreign) = (Arc::clone(&stop), fixture.foreign.clone());
+                tokio::spawn(async move {
+                    let mut id = writer;
+                    while !stop.load(Ordering::Relaxed) {
+                        foreign.update_one(doc! { "_id": id }, doc! { "$inc": { "n": 1 } }).await.unwrap();
+                        id = (id + WRITERS) % DOCUMENTS;
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut changes = fixture.repository.changes(None).await.unwrap();
+        let copied = everything(&fixture).await;
+        stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let mut told = BTreeSet::new();
+        let opened = Instant::now();
+        loop {
+            match changes.next().await.unwrap() {
+                ChangeEvent::Changed { key, .. } => drop(told.insert(key.to_string())),
+                ChangeEvent::Quiet { .. } => break,
+                other => panic!("{other:?}"),
+            }
+            assert!(opened.elapsed() < PATIENCE);
+        }
+        for (key, document) in everything(&fixture).await {
+            assert!(
+                copied.get(&key) == Some(&document) || told.contains(&key),
+                "round {round}: {key} was neither copied nor told"
+            );
+        }
+    }
+}
+
+async fn everything(fixture: &Fixture) -> BTreeMap<String, Vec<u8>> {
+    let documents: Vec<_> = fixture.repository.scan().await.unwrap().collect().await;
+    let entry = |document: memcell_host::Result<memcell_host::memcell::MemCell>| {
+        let document = document.unwrap();
+        (document.key().unwrap().to_string(), document.as_raw().as_bytes().to_vec())
+    };
+    documents.into_iter().map(entry).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,8 @@ mod bulk;
 mod changes;
 mod documents;
 mod foreign;
+mod leases;
+mod markers;
 mod outages;
 mod queries;
 mod server;
@@ -95,6 +97,7 @@ async fn indexes_are_created_once() {
         "_id_",
         "created_at_1",
         "deleted_at_1",
+        "expires_at_1",
         "group_id_1_deleted_at_1_timestamp_-1",
         "group_id_1_type_1_deleted_at_1_timestamp_-1",
         "participants_1",
@@ -114,7 +117,7 @@ async fn an_index_of_another_program_serves_as_well() {
     fixture.repository.ensure_indexes().await.unwrap();
     let names = fixture.foreign.list_index_names().await.unwrap();
     assert!(names.contains(&"theirs".to_owned()) && !names.contains(&"created_at_1".to_owned()), "{names:?}");
-    assert_eq!(names.len(), 9);
+    assert_eq!(names.len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]

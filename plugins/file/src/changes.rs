@@ -5,9 +5,11 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use crate::database::{EXPIRIES, RECORDS};
 use crate::failure::Failure;
+use crate::intents::Intents;
 
 /// The tables within a transaction, and the totals as they would be after it.
 pub(crate) struct Changes<'t> {
+    transaction: &'t WriteTransaction,
     records: Table<'t, &'static str, &'static [u8]>,
     expiries: Table<'t, (u64, &'static str), u64>,
     totals: Stats,
@@ -17,12 +19,22 @@ pub(crate) struct Changes<'t> {
 impl<'t> Changes<'t> {
     pub(crate) fn new(transaction: &'t WriteTransaction, totals: Stats) -> Result<Self, Failure> {
         let (records, expiries) = (transaction.open_table(RECORDS)?, transaction.open_table(EXPIRIES)?);
-        Ok(Self { records, expiries, totals, has_changed: false })
+        Ok(Self { transaction, records, expiries, totals, has_changed: false })
     }
 
     /// Whether anything has changed, and the totals.
     pub(crate) fn finish(self) -> (bool, Stats) {
         (self.has_changed, self.totals)
+    }
+
+    /// The intents. The table can be open once at a time.
+    pub(crate) fn intents(&self) -> Result<Intents<'t>, Failure> {
+        Intents::new(self.transaction)
+    }
+
+    /// Says that something else than the records has changed.
+    pub(crate) fn touch(&mut self) {
+        self.has_changed = true;
     }
 
     pub(crate) fn header(&self, key: &str) -> Result<Option<Header>, Failure> {

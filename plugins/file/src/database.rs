@@ -1,6 +1,7 @@
 //! The database of one shard: its tables, and a transaction for each batch.
 //!
 //! - `records`: key → encoded record, entries and tombstones alike
+//! - `intents`: see `intents`
 //! - `expiries`: (expiry, key) → what the record counts for in the statistics; every record that expires, soonest first
 //! - `meta`: the format, the shard's number, and the totals, which change in the transaction that changes the records
 
@@ -13,6 +14,7 @@ use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata
 use crate::changes::Changes;
 use crate::disk::{Disk, Length};
 use crate::failure::Failure;
+use crate::intents;
 use crate::options::{Durability, Options};
 
 pub(crate) const RECORDS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("records");
@@ -128,24 +130,50 @@ impl Database {
 
     /// Carries out a batch in one transaction. Nothing of it is done if it fails.
     pub(crate) fn apply(&mut self, writes: &[Write], rule: &Rule) -> Result<Vec<Outcome>, Failure> {
-        let mut written_bytes = 0;
         let mut outcomes = Vec::with_capacity(writes.len());
-        self.change(|changes| {
-            changes.clear_expired(rule.moment(), writes.len().saturating_mul(CLEARED_PER_WRITE))?;
-            for write in writes {
-                let stored = changes.header(&write.key)?;
-                outcomes.push(match rule.judge(stored, write.record.stamp) {
-                    Some(stamp) => {
-                        changes.store(&write.key, stored, Header { stamp, ..write.record.header() }, &write.record)?;
-                        written_bytes += (write.key.len() + write.record.value.as_ref().map_or(0, Vec::len)) as u64;
-                        Outcome::Applied
-                    }
-                    None => Outcome::Stale,
-                });
+        self.change(|changes| apply_to(changes, writes, rule, &mut outcomes))?;
+        Ok(outcomes)
+    }
+
+    /// Keeps the intent of a transaction, durably, in the place of the one that it may have.
+    pub(crate) fn prepare(&mut self, transaction: &str, writes: &[Write]) -> Result<(), Failure> {
+        self.change_durably(|changes| {
+            let mut intents = changes.intents()?;
+            let replaces = intents.drop_of(transaction)?;
+            let written_bytes = intents.keep(transaction, writes)?;
+            drop(intents);
+            if replaces || !writes.is_empty() {
+                changes.touch();
             }
             Ok(written_bytes)
-        })?;
-        Ok(outcomes)
+        })
+    }
+
+    /// Carries out the intent of a transaction and removes it, durably.
+    pub(crate) fn commit(&mut self, transaction: &str, rule: &Rule) -> Result<(), Failure> {
+        self.change_durably(|changes| {
+            let writes = changes.intents()?.take(transaction)?;
+            if writes.is_empty() {
+                return Ok(0);
+            }
+            changes.touch();
+            apply_to(changes, &writes, rule, &mut Vec::with_capacity(writes.len()))
+        })
+    }
+
+    /// Removes the intent of a transaction. What a crash brings back of it is in doubt again, and aborted again.
+    pub(crate) fn abort(&mut self, transaction: &str) -> Result<(), Failure> {
+        self.change(|changes| {
+            if changes.intents()?.drop_of(transaction)? {
+                changes.touch();
+            }
+            Ok(0)
+        })
+    }
+
+    /// The transactions that have an intent.
+    pub(crate) fn in_doubt(&self) -> Result<Vec<String>, Failure> {
+        intents::all(&self.engine)
     }
 
     /// Stores a record, whatever is there.
@@ -280,6 +308,19 @@ impl Database {
 
     /// Runs `work`, which says how many bytes it wrote, in a transaction, and commits it if anything has changed.
     fn change(&mut self, work: impl FnOnce(&mut Changes<'_>) -> Result<u64, Failure>) -> Result<(), Failure> {
+        self.change_lasting(self.options.durability == Durability::Immediate, work)
+    }
+
+    /// As [`Database::change`], on the disk when it returns, whatever the options say.
+    fn change_durably(&mut self, work: impl FnOnce(&mut Changes<'_>) -> Result<u64, Failure>) -> Result<(), Failure> {
+        self.change_lasting(true, work)
+    }
+
+    fn change_lasting(
+        &mut self,
+        at_once: bool,
+        work: impl FnOnce(&mut Changes<'_>) -> Result<u64, Failure>,
+    ) -> Result<(), Failure> {
         // A view in use would keep the pages that the transaction replaces.
         self.reader = None;
         let mut transaction = self.engine.begin_write()?;
@@ -291,7 +332,7 @@ impl Database {
         }
         write_totals(&transaction, totals)?;
         let unflushed_bytes = self.unflushed_bytes.saturating_add(written_bytes).max(1);
-        let is_durable = self.options.durability == Durability::Immediate || unflushed_bytes >= MAX_UNFLUSHED_BYTES;
+        let is_durable = at_once || unflushed_bytes >= MAX_UNFLUSHED_BYTES;
         if is_durable {
             transaction.set_quick_repair(self.wants_quick_recovery());
         } else {
@@ -306,6 +347,29 @@ impl Database {
     fn wants_quick_recovery(&self) -> bool {
         self.length.bytes() >= self.options.quick_recovery_from_bytes
     }
+}
+
+/// Carries out writes, each if `rule` allows. Answers how many bytes were written.
+fn apply_to(
+    changes: &mut Changes<'_>,
+    writes: &[Write],
+    rule: &Rule,
+    outcomes: &mut Vec<Outcome>,
+) -> Result<u64, Failure> {
+    let mut written_bytes = 0;
+    changes.clear_expired(rule.moment(), writes.len().saturating_mul(CLEARED_PER_WRITE))?;
+    for write in writes {
+        let stored = changes.header(&write.key)?;
+        outcomes.push(match rule.judge(stored, write.record.stamp) {
+            Some(stamp) => {
+                changes.store(&write.key, stored, Header { stamp, ..write.record.header() }, &write.record)?;
+                written_bytes += (write.key.len() + write.record.value.as_ref().map_or(0, Vec::len)) as u64;
+                Outcome::Applied
+            }
+            None => Outcome::Stale,
+        });
+    }
+    Ok(written_bytes)
 }
 
 /// The totals of a database of ours; `None` if it is new.

@@ -17,6 +17,9 @@
 //! - `compact_limit`: closing compacts the file if more than half of it is free and it holds at most this much (default
 //!   `64MiB`; `0`: never). What is moved has to be moved within `limits.call_timeout`. In any case free space is used again.
 //!
+//! What is prepared for a transaction (`two-phase` in the contract) and its commit are on the disk when they are answered, with either
+//! durability.
+//!
 //! # What happens when
 //! - **The host is killed.** The next opening finds the state of the last durable batch. Up to 256 MiB it verifies the whole
 //!   file for that, which takes well under a second; a larger file is committed in a way that needs no verifying.
@@ -30,6 +33,7 @@ mod database;
 mod disk;
 mod failure;
 mod incidents;
+mod intents;
 mod options;
 mod place;
 mod reserve;
@@ -104,6 +108,23 @@ impl Backend for FileStore {
     fn apply(&mut self, writes: Vec<Write>, rule: &Rule) -> Result<Vec<Outcome>> {
         self.require_room(writes.iter().map(|write| put_bytes(&write.key, &write.record)).sum())?;
         self.call(|database| database.apply(&writes, rule))
+    }
+
+    fn prepare(&mut self, transaction: String, writes: Vec<Write>) -> Result<()> {
+        self.require_room(writes.iter().map(|write| put_bytes(&write.key, &write.record)).sum())?;
+        self.call(|database| database.prepare(&transaction, &writes))
+    }
+
+    fn commit(&mut self, transaction: &str, rule: &Rule) -> Result<()> {
+        self.call(|database| database.commit(transaction, rule))
+    }
+
+    fn abort(&mut self, transaction: &str) -> Result<()> {
+        self.call(|database| database.abort(transaction))
+    }
+
+    fn in_doubt(&mut self) -> Result<Vec<String>> {
+        self.call(|database| database.in_doubt())
     }
 
     fn stats(&mut self, moment: &Moment) -> Result<Stats> {

@@ -1,16 +1,18 @@
 //! A backend that keeps everything in its own memory: the fastest there is, and empty at every start.
 //!
 //! Settings: `max_bytes` (a size such as `64MiB`; default: no limit but the sandbox's, which costs the instance when it is
-//! reached). It bounds the keys, values and tombstones held, at [`records::OVERHEAD_BYTES`] more apiece; puts beyond it are
+//! reached). It bounds the keys, values and tombstones held, and what is prepared, at [`records::OVERHEAD_BYTES`] more apiece; puts beyond it are
 //! `quota-exceeded`, deletes still work.
 
 mod expiries;
+mod intents;
 pub mod records;
 
 use memcell_plugin::{
-    Backend, Error, Found, Header, Limits, Moment, Outcome, Record, Result, Rule, Settings, Stats, Step, Write,
+    Backend, Digest, Error, Found, Header, Limits, Moment, Outcome, Record, Result, Rule, Settings, Stats, Step, Write,
 };
 
+use intents::Intents;
 use records::{Records, Slot};
 
 /// How many expired records a write clears away, on top of its own work. More than one, so that they can't pile up.
@@ -23,12 +25,13 @@ const PASSED_PER_WANTED: usize = 8;
 #[derive(Debug)]
 pub struct InMemory {
     records: Records,
+    intents: Intents,
     max_bytes: Option<u64>,
 }
 
 impl Backend for InMemory {
     fn open(_shard: u32, settings: &mut Settings) -> Result<Self> {
-        Ok(Self { records: Records::default(), max_bytes: settings.bytes("max_bytes")? })
+        Ok(Self { records: Records::default(), intents: Intents::default(), max_bytes: settings.bytes("max_bytes")? })
     }
 
     fn limits(&self) -> Limits {
@@ -96,6 +99,46 @@ impl Backend for InMemory {
         Ok(outcomes)
     }
 
+    fn prepare(&mut self, transaction: String, writes: Vec<Write>) -> Result<()> {
+        let has_puts = writes.iter().any(|write| write.record.value.is_some());
+        let before = self.held_bytes();
+        let after = before + intents::size(&writes) - self.intents.size_of(&transaction);
+        if has_puts
+            && after > before
+            && let Some(max_bytes) = self.max_bytes.filter(|max_bytes| after > *max_bytes)
+        {
+            return Err(full(before, max_bytes));
+        }
+        self.intents.keep(transaction, writes);
+        Ok(())
+    }
+
+    /// There is room: the intent has had it.
+    fn commit(&mut self, transaction: &str, rule: &Rule) -> Result<()> {
+        for Write { key, mut record } in self.intents.take(transaction) {
+            let slot = self.records.find(&key);
+            if let Some(stamp) = rule.judge(self.records.header(&slot), record.stamp) {
+                record.stamp = stamp;
+                self.records.store(slot, key, record);
+            }
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self, transaction: &str) -> Result<()> {
+        drop(self.intents.take(transaction));
+        Ok(())
+    }
+
+    fn in_doubt(&mut self) -> Result<Vec<String>> {
+        Ok(self.intents.all())
+    }
+
+    /// As the default, but for copying the values.
+    fn digest_many(&mut self, keys: &[String], head_bytes: usize, moment: &Moment) -> Result<Vec<Option<Digest>>> {
+        Ok(keys.iter().map(|key| Digest::of(self.records.get(key)?, head_bytes, moment)).collect())
+    }
+
     fn stats(&mut self, moment: &Moment) -> Result<Stats> {
         self.records.clear_expired(moment, usize::MAX);
         Ok(self.records.stats())
@@ -105,14 +148,22 @@ impl Backend for InMemory {
 impl InMemory {
     fn check_room(&self, slot: &Slot, key: &str, record: &Record) -> Result<()> {
         let Some(max_bytes) = self.max_bytes else { return Ok(()) };
-        let before = self.records.held_bytes();
-        let after = self.records.held_bytes_after(slot, key, record);
+        let before = self.held_bytes();
+        let after = self.records.held_bytes_after(slot, key, record) + self.intents.held_bytes();
         // What makes things no worse passes: a deletion, and a smaller value in place of a larger one.
         if after > max_bytes && after > before && record.value.is_some() {
-            return Err(Error::quota_exceeded(format!("{before} of max_bytes = {max_bytes} bytes are in use")));
+            return Err(full(before, max_bytes));
         }
         Ok(())
     }
+
+    fn held_bytes(&self) -> u64 {
+        self.records.held_bytes() + self.intents.held_bytes()
+    }
+}
+
+fn full(in_use: u64, max_bytes: u64) -> Error {
+    Error::quota_exceeded(format!("{in_use} of max_bytes = {max_bytes} bytes are in use"))
 }
 
 const CURSOR: &str = "slot:";

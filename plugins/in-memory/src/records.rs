@@ -167,7 +167,8 @@ fn replace(old: &mut Record, new: Record) {
     }
 }
 
-fn size(key: &str, record: &Record) -> u64 {
+/// What a record counts for in [`Records::held_bytes`].
+pub(crate) fn size(key: &str, record: &Record) -> u64 {
     OVERHEAD_BYTES + (key.len() + record.value.as_ref().map_or(0, Vec::len)) as u64
 }
 

@@ -108,7 +108,7 @@ fn what_has_expired_makes_room() {
 #[test]
 fn writes_clear_away_what_has_expired() {
     testing::set_clock(1000);
-    let mut backend = InMemory { records: Records::default(), max_bytes: None };
+    let mut backend = InMemory { records: Records::default(), intents: Intents::default(), max_bytes: None };
     let write = |key: u32, expires_at| Write {
         key: key.to_string(),
         record: Record { stamp: 1, expires_at, value: key.is_multiple_of(2).then(Vec::new) },
@@ -127,6 +127,24 @@ fn writes_clear_away_what_has_expired() {
     }
     assert_eq!(backend.records.held_bytes(), 500 * (OVERHEAD_BYTES + 4));
     assert_eq!(backend.records.slots(), 1000, "emptied slots are used again");
+}
+
+#[test]
+fn what_is_prepared_takes_the_room_that_it_will_take() {
+    let mut session = opened(&[("max_bytes", "4KiB")]);
+    session.prepare("t".to_owned(), [entry("a", 1, 3000)], []).unwrap();
+    assert_eq!(session.stats(), Ok(Stats::default()));
+    assert!(matches!(session.put_many([entry("b", 1, 3000)], Condition::Newer), Err(Error::QuotaExceeded(_))));
+    assert!(matches!(session.prepare("u".to_owned(), [entry("b", 1, 3000)], []), Err(Error::QuotaExceeded(_))));
+    // In the place of what was prepared there is room.
+    session.prepare("t".to_owned(), [entry("a", 2, 3500)], [mark("c", 1, None)]).unwrap();
+    session.commit("t").unwrap();
+    assert_eq!(session.stats(), Ok(Stats { entries: 1, bytes: 3501 }));
+    assert_eq!(session.in_doubt(), Ok(vec![]));
+    session.prepare("t".to_owned(), [], [mark("a", 3, None)]).unwrap();
+    session.abort("t").unwrap();
+    session.commit("t").unwrap();
+    assert_eq!(session.stats(), Ok(Stats { entries: 1, bytes: 3501 }));
 }
 
 #[test]

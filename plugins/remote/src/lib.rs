@@ -36,6 +36,7 @@
 //! stamp    01882615244592775168     the version, in 20 decimal digits
 //! expires  1798761600000            when it ceases to exist, in Unix milliseconds; left out: never
 //! value    …                        the value; HGET memcell:685c8c52a1b2c3d4e5f60718 value
+//! fence    00000000000000000003     where hosts share the server: whose turn it was to write what is not newer
 //! ```
 //!
 //! A tombstone has a field `deleted` (`1`) in place of `value`. The server itself expires entries and tombstones (`PEXPIREAT`),
@@ -89,11 +90,13 @@ use crate::settings::Config;
 /// See the module documentation.
 pub struct Remote {
     router: Router,
+    /// See [`Backend::hold`].
+    token: Option<u64>,
 }
 
 impl Backend for Remote {
     fn open(_shard: u32, settings: &mut Settings) -> Result<Self> {
-        let mut remote = Self { router: Router::new(Config::read(settings)?) };
+        let mut remote = Self { router: Router::new(Config::read(settings)?), token: None };
         let deadline = remote.deadline();
         match remote.router.topology(deadline).err().and_then(Failure::at_open) {
             Some(error) => Err(error),
@@ -133,12 +136,13 @@ impl Backend for Remote {
     }
 
     fn apply(&mut self, writes: Vec<Write>, rule: &Rule) -> Result<Vec<Outcome>> {
+        let token = self.token;
         let deadline = self.deadline();
         let is_cluster = self.conclude(|router| router.topology(deadline).map(|topology| topology.is_cluster()))?;
         // In a cluster, the keys of one call have to have one slot, which those of different documents never do.
         let calls: Vec<ScriptCall<'_>> = match is_cluster {
-            true => writes.chunks(1).map(|writes| ScriptCall { writes, rule }).collect(),
-            false => script::calls(&writes, rule),
+            true => writes.chunks(1).map(|writes| ScriptCall { writes, rule, token }).collect(),
+            false => script::calls(&writes, rule, token),
         };
         let commands: Vec<Command<'_>> = calls.iter().copied().map(Command::Script).collect();
         let answers = self.conclude(|router| router.execute(&commands, deadline))?;
@@ -147,6 +151,11 @@ impl Backend for Remote {
             outcomes.extend(layout::outcomes(call.writes.len(), &answer)?);
         }
         Ok(outcomes)
+    }
+
+    fn hold(&mut self, token: u64) -> Result<()> {
+        self.token = Some(token);
+        Ok(())
     }
 
     fn stats(&mut self, moment: &Moment) -> Result<Stats> {

@@ -37,7 +37,7 @@ fn packed_bytes(write: &Write) -> usize {
 }
 
 /// Cuts writes to one server into calls: each as many of one kind as fit into one window of the connection.
-pub(crate) fn calls<'a>(writes: &'a [Write], rule: &'a Rule) -> Vec<ScriptCall<'a>> {
+pub(crate) fn calls<'a>(writes: &'a [Write], rule: &'a Rule, token: Option<u64>) -> Vec<ScriptCall<'a>> {
     let mut calls = Vec::new();
     let mut left = writes;
     while let Some(first) = left.first() {
@@ -48,7 +48,7 @@ pub(crate) fn calls<'a>(writes: &'a [Write], rule: &'a Rule) -> Vec<ScriptCall<'
         });
         // One that is larger than a window goes by itself.
         let (writes, rest) = left.split_at(fitting.count().max(1));
-        calls.push(ScriptCall { writes, rule });
+        calls.push(ScriptCall { writes, rule, token });
         left = rest;
     }
     calls
@@ -59,6 +59,8 @@ pub(crate) fn calls<'a>(writes: &'a [Write], rule: &'a Rule) -> Vec<ScriptCall<'
 pub(crate) struct ScriptCall<'a> {
     pub(crate) writes: &'a [Write],
     pub(crate) rule: &'a Rule,
+    /// The fencing token of this instance, if it was given one.
+    pub(crate) token: Option<u64>,
 }
 
 impl ScriptCall<'_> {
@@ -74,7 +76,7 @@ impl ScriptCall<'_> {
         };
         let count = self.writes.len();
         let bytes = self.writes.iter().map(packed_bytes).sum::<usize>() + CALL_BYTES;
-        connection.begin(6 + count * (1 + per_write), bytes)?;
+        connection.begin(7 + count * (1 + per_write), bytes)?;
         connection.push(&[b"EVALSHA"]);
         connection.push(&[digest]);
         connection.push(&[count.to_string().as_bytes()]);
@@ -84,6 +86,10 @@ impl ScriptCall<'_> {
         connection.push(&[condition_name(self.rule.condition())]);
         connection.push(&[self.rule.moment().millis().to_string().as_bytes()]);
         connection.push(&[kind]);
+        match self.token {
+            Some(token) => connection.push(&[format!("{token:0STAMP_DIGITS$}").as_bytes()]),
+            None => connection.push(&[]),
+        }
         for Write { record, .. } in self.writes {
             connection.push(&[format!("{:0STAMP_DIGITS$}", record.stamp).as_bytes()]);
             match record.expires_at {

@@ -3,14 +3,16 @@
 -- ARGV[1] condition: newer, not-older or always
 -- ARGV[2] the time of the call, in Unix milliseconds
 -- ARGV[3] what the writes are: put or delete
+-- ARGV[4] the fencing token of writes that are not newer, in 20 decimal digits; empty: there is none
 -- then, for each key: its stamp (20 decimal digits, so that stamps compare as strings: a Lua number is too small for them),
 -- its expiry (Unix milliseconds, or empty for none), and for a put its value
 local condition, now, put = ARGV[1], tonumber(ARGV[2]), ARGV[3] == 'put'
-local outcomes, at = {}, 4
+local fence = condition ~= 'newer' and ARGV[4] or ''
+local outcomes, at = {}, 5
 for i, key in ipairs(KEYS) do
   local stamp, expires, value = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   at = at + (put and 3 or 2)
-  local stored = redis.call('HMGET', key, 'stamp', 'expires', 'deleted')
+  local stored = redis.call('HMGET', key, 'stamp', 'expires', 'deleted', 'fence')
   local applies = true
   -- What has expired counts as absent, and so does what this script can't have written.
   if stored[1] and #stored[1] == 20 and not (stored[2] and tonumber(stored[2]) <= now) then
@@ -22,7 +24,10 @@ for i, key in ipairs(KEYS) do
       stamp = stored[1]
     end
   end
+  -- A token outlives what has expired: whoever has lost the right to write has lost it for good.
+  if condition ~= 'newer' and stored[4] and fence < stored[4] then applies = false end
   if applies then
+    if fence ~= '' and fence ~= stored[4] then redis.call('HSET', key, 'fence', fence) end
     if put then
       if stored[3] then redis.call('HDEL', key, 'deleted') end
     elseif stored[1] and not stored[3] then

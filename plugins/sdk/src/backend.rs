@@ -1,5 +1,6 @@
 //! What the author of a backend implements.
 
+use crate::digest::{DIGESTS_AT_A_TIME, Digest};
 use crate::error::{Error, Result};
 use crate::record::{Header, Record};
 use crate::rules::{Moment, Outcome, Rule};
@@ -97,6 +98,65 @@ pub trait Backend: Sized + 'static {
         Ok(outcomes)
     }
 
+    /// The digests of the entries of `keys` that have not expired at `moment`. The default makes them from
+    /// [`Backend::read_many`], [`DIGESTS_AT_A_TIME`] values at a time; a store that has its values at hand can do without copying
+    /// them.
+    ///
+    /// # Errors
+    /// As [`Backend::read`].
+    fn digest_many(&mut self, keys: &[String], head_bytes: usize, moment: &Moment) -> Result<Vec<Option<Digest>>> {
+        let mut digests = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(DIGESTS_AT_A_TIME) {
+            let records = self.read_many(keys)?;
+            digests.extend(records.iter().map(|record| Digest::of(record.as_ref()?, head_bytes, moment)));
+        }
+        Ok(digests)
+    }
+
+    /// Writes that are not [`Condition::Newer`](crate::Condition::Newer) are made under this token from now on: a record keeps the
+    /// largest token that it was written under so, and the write of a smaller one is stale. Only a shared store has a use for it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] by default.
+    fn hold(&mut self, _token: u64) -> Result<()> {
+        Err(Error::unsupported("this backend keeps nobody out: it is not shared"))
+    }
+
+    /// Keeps `writes` as the intent of a transaction, in the place of the one that it has, if any: out of sight, and durable when
+    /// this returns if the backend is persistent. Only a store of one host has a use for it, and for the three that follow.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] by default; [`Error::QuotaExceeded`] where an entry among the writes would find no room. After an
+    /// error, the transaction has no intent, or the one that it had.
+    fn prepare(&mut self, _transaction: String, _writes: Vec<Write>) -> Result<()> {
+        Err(no_intents())
+    }
+
+    /// Carries out the intent of a transaction, each write if `rule` allows, and removes it, all in one atomic step; durable when
+    /// this returns if the backend is persistent. A transaction without an intent is fine.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] by default. After an error, the intent is there as it was.
+    fn commit(&mut self, _transaction: &str, _rule: &Rule) -> Result<()> {
+        Err(no_intents())
+    }
+
+    /// Removes the intent of a transaction; one without an intent is fine.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] by default.
+    fn abort(&mut self, _transaction: &str) -> Result<()> {
+        Err(no_intents())
+    }
+
+    /// The transactions that have an intent.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] by default.
+    fn in_doubt(&mut self) -> Result<Vec<String>> {
+        Err(no_intents())
+    }
+
     /// Counts the entries that have not expired at `moment`. The default scans everything, and counts an entry twice that the
     /// scan finds twice: good enough for small stores only.
     ///
@@ -146,6 +206,10 @@ pub trait Backend: Sized + 'static {
     fn close(mut self) -> Result<()> {
         self.flush()
     }
+}
+
+fn no_intents() -> Error {
+    Error::unsupported("this backend has no place for what is prepared")
 }
 
 /// What a backend takes and is.

@@ -1,21 +1,21 @@
 //! The component's side of the contract: generated bindings, and their answers from a [`Session`].
 
 use crate::{Backend, Session};
-use crate::{backend, error, rules, session};
+use crate::{backend, digest, error, rules, session};
 
 /// What is generated from the contract.
 #[allow(unsafe_code, missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
-        world: "backend",
+        world: "complete-backend",
         pub_export_macro: true,
         export_macro_name: "export_backend_component",
         default_bindings_module: "memcell_plugin::guest::bindings",
     });
 }
 
-use bindings::exports::memcell::kv::{lifecycle, store};
+use bindings::exports::memcell::kv::{digests, fencing, lifecycle, store, two_phase};
 use bindings::memcell::kv::types as wit;
 
 /// Where a component keeps the one session it has: a place that only the component's crate can declare.
@@ -74,6 +74,38 @@ impl<H: Hosted> store::Guest for H {
     }
 }
 
+impl<H: Hosted> digests::Guest for H {
+    fn digest_many(keys: Vec<String>, head_bytes: u32) -> Result<Vec<Option<digests::Digest>>, wit::Error> {
+        let digests = H::with(|session| session.digest_many(keys, head_bytes))?;
+        Ok(digests.into_iter().map(|digest| digest.map(Into::into)).collect())
+    }
+}
+
+impl<H: Hosted> fencing::Guest for H {
+    fn hold(token: u64) -> Result<(), wit::Error> {
+        Ok(H::with(|session| session.hold(token))?)
+    }
+}
+
+impl<H: Hosted> two_phase::Guest for H {
+    fn prepare(transaction: String, puts: Vec<wit::Entry>, deletes: Vec<wit::Mark>) -> Result<(), wit::Error> {
+        let (puts, deletes) = (puts.into_iter().map(Into::into), deletes.into_iter().map(Into::into));
+        Ok(H::with(|session| session.prepare(transaction, puts, deletes))?)
+    }
+
+    fn commit(transaction: String) -> Result<(), wit::Error> {
+        Ok(H::with(|session| session.commit(&transaction))?)
+    }
+
+    fn abort(transaction: String) -> Result<(), wit::Error> {
+        Ok(H::with(|session| session.abort(&transaction))?)
+    }
+
+    fn in_doubt() -> Result<Vec<String>, wit::Error> {
+        Ok(H::with(Session::in_doubt)?)
+    }
+}
+
 impl From<error::Error> for wit::Error {
     fn from(error: error::Error) -> Self {
         match error {
@@ -114,6 +146,13 @@ impl From<session::Mark> for wit::Mark {
     fn from(mark: session::Mark) -> Self {
         let session::Mark { key, stamp, expires_at } = mark;
         Self { key, stamp, expires_at }
+    }
+}
+
+impl From<digest::Digest> for digests::Digest {
+    fn from(digest: digest::Digest) -> Self {
+        let digest::Digest { stamp, expires_at, head, value_bytes, rest_hash } = digest;
+        Self { stamp, expires_at, head, value_bytes, rest_hash }
     }
 }
 

@@ -50,6 +50,7 @@
 //! In reading order: [`Backend`], [`Record`], [`Rule`], [`Session`], [`Settings`], [`Error`].
 
 mod backend;
+mod digest;
 mod error;
 mod record;
 mod rules;
@@ -63,6 +64,7 @@ pub mod guest;
 pub mod testing;
 
 pub use backend::{Backend, Found, Limits, Stats, Step, Write, after_cursor, key_of_cursor};
+pub use digest::{DIGESTS_AT_A_TIME, Digest, MAX_HEAD_BYTES};
 pub use error::{Error, Result};
 pub use record::{HEADER_BYTES, Header, Record};
 pub use rules::{Condition, Moment, Outcome, Rule, unix_millis};

@@ -1,6 +1,7 @@
 //! One backend from before its opening to after its closing: the contract's rules around an author's [`Backend`].
 
 use crate::backend::{Backend, Limits, Stats, Write};
+use crate::digest::{Digest, MAX_HEAD_BYTES};
 use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::rules::{Condition, Moment, Outcome, Rule};
@@ -8,6 +9,9 @@ use crate::settings::Settings;
 
 /// The most records that one step of a scan asks a backend for, whatever the host asks.
 const MAX_SCAN_LIMIT: u32 = 10_000;
+
+/// The longest name of a transaction.
+const MAX_TRANSACTION_BYTES: usize = 64;
 
 /// A stored value with what the host needs to know about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,16 +100,40 @@ impl<B: Backend> Session<B> {
         Ok(keys.into_iter().zip(records).map(|(key, record)| live(key, record?, &moment)).collect())
     }
 
+    /// The digest of each key's live entry.
+    ///
+    /// # Errors
+    /// As [`Session::get_many`]; [`Error::InvalidArgument`] for heads longer than [`MAX_HEAD_BYTES`].
+    pub fn digest_many(&mut self, keys: Vec<String>, head_bytes: u32) -> Result<Vec<Option<Digest>>> {
+        let moment = Moment::new(self.clock);
+        let (backend, limits) = self.opened()?;
+        check_batch(limits, keys.len())?;
+        for key in &keys {
+            check_key(limits, key)?;
+        }
+        if head_bytes > MAX_HEAD_BYTES {
+            let text = format!("heads of {head_bytes} bytes; at most {MAX_HEAD_BYTES} can be asked for");
+            return Err(Error::invalid_argument(text));
+        }
+        let digests = backend.digest_many(&keys, head_bytes as usize, &moment)?;
+        check_answers(keys.len(), digests.len())?;
+        Ok(digests)
+    }
+
+    /// See [`Backend::hold`].
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn hold(&mut self, token: u64) -> Result<()> {
+        self.opened()?.0.hold(token)
+    }
+
     /// Stores each entry if `condition` allows it. See [`Rule::judge`].
     ///
     /// # Errors
     /// As [`Session::get_many`].
     pub fn put_many(&mut self, entries: impl IntoIterator<Item = Entry>, condition: Condition) -> Result<Vec<Outcome>> {
-        let writes = entries.into_iter().map(|Entry { key, stamp, expires_at, value }| Write {
-            key,
-            record: Record { stamp, expires_at, value: Some(value) },
-        });
-        self.write_many(writes.collect(), condition)
+        self.write_many(entries.into_iter().map(put).collect(), condition)
     }
 
     /// Leaves a tombstone for each key if `condition` allows it. See [`Rule::judge`].
@@ -113,20 +141,55 @@ impl<B: Backend> Session<B> {
     /// # Errors
     /// As [`Session::get_many`].
     pub fn delete_many(&mut self, marks: impl IntoIterator<Item = Mark>, condition: Condition) -> Result<Vec<Outcome>> {
-        let writes = marks
-            .into_iter()
-            .map(|Mark { key, stamp, expires_at }| Write { key, record: Record { stamp, expires_at, value: None } });
-        self.write_many(writes.collect(), condition)
+        self.write_many(marks.into_iter().map(delete).collect(), condition)
+    }
+
+    /// See [`Backend::prepare`].
+    ///
+    /// # Errors
+    /// As [`Session::put_many`]; [`Error::InvalidArgument`] for a name that no transaction can have.
+    pub fn prepare(
+        &mut self,
+        transaction: String,
+        puts: impl IntoIterator<Item = Entry>,
+        deletes: impl IntoIterator<Item = Mark>,
+    ) -> Result<()> {
+        let writes: Vec<Write> = puts.into_iter().map(put).chain(deletes.into_iter().map(delete)).collect();
+        let (backend, limits) = self.opened()?;
+        check_transaction(&transaction)?;
+        check_writes(limits, &writes)?;
+        backend.prepare(transaction, writes)
+    }
+
+    /// See [`Backend::commit`]. The writes are judged as [`Condition::Newer`].
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn commit(&mut self, transaction: &str) -> Result<()> {
+        let rule = Rule::new(Condition::Newer, Moment::new(self.clock));
+        self.opened()?.0.commit(transaction, &rule)
+    }
+
+    /// See [`Backend::abort`].
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn abort(&mut self, transaction: &str) -> Result<()> {
+        self.opened()?.0.abort(transaction)
+    }
+
+    /// See [`Backend::in_doubt`].
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn in_doubt(&mut self) -> Result<Vec<String>> {
+        self.opened()?.0.in_doubt()
     }
 
     fn write_many(&mut self, writes: Vec<Write>, condition: Condition) -> Result<Vec<Outcome>> {
         let rule = Rule::new(condition, Moment::new(self.clock));
         let (backend, limits) = self.opened()?;
-        check_batch(limits, writes.len())?;
-        for write in &writes {
-            check_key(limits, &write.key)?;
-            check_value(limits, write.record.value.as_ref().map_or(0, Vec::len))?;
-        }
+        check_writes(limits, &writes)?;
         let expected = writes.len();
         let outcomes = backend.apply(writes, &rule)?;
         check_answers(expected, outcomes.len())?;
@@ -205,6 +268,33 @@ fn live(key: String, record: Record, moment: &Moment) -> Option<Entry> {
     let Record { stamp, expires_at, value } = record;
     let value = value?;
     (!moment.has_passed(expires_at)).then_some(Entry { key, stamp, expires_at, value })
+}
+
+fn put(entry: Entry) -> Write {
+    let Entry { key, stamp, expires_at, value } = entry;
+    Write { key, record: Record { stamp, expires_at, value: Some(value) } }
+}
+
+fn delete(mark: Mark) -> Write {
+    let Mark { key, stamp, expires_at } = mark;
+    Write { key, record: Record { stamp, expires_at, value: None } }
+}
+
+fn check_writes(limits: &Limits, writes: &[Write]) -> Result<()> {
+    check_batch(limits, writes.len())?;
+    for write in writes {
+        check_key(limits, &write.key)?;
+        check_value(limits, write.record.value.as_ref().map_or(0, Vec::len))?;
+    }
+    Ok(())
+}
+
+fn check_transaction(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > MAX_TRANSACTION_BYTES {
+        let text = format!("the name of a transaction has {} bytes, not 1 to {MAX_TRANSACTION_BYTES}", name.len());
+        return Err(Error::invalid_argument(text));
+    }
+    Ok(())
 }
 
 fn check_batch(limits: &Limits, items: usize) -> Result<()> {

@@ -166,3 +166,19 @@ fn expiry_is_absence() {
     assert_eq!(session.put_many([at(7)], Condition::Always), Ok(vec![Outcome::Applied]));
     assert_eq!(session.get_many(vec!["k".into()]), Ok(vec![None]));
 }
+
+#[test]
+fn what_can_not_be_prepared_is_refused_before_it_gets_here() {
+    let mut session = opened();
+    let refused = |answer: Result<()>| matches!(answer, Err(Error::InvalidArgument(_) | Error::TooLarge(_)));
+    assert!(refused(session.prepare(String::new(), [entry("k", 1)], [])));
+    assert!(refused(session.prepare("t".repeat(65), [entry("k", 1)], [])));
+    assert!(refused(session.prepare("t".to_owned(), [entry("", 1)], [])));
+    assert!(refused(session.prepare("t".to_owned(), [], [mark(&"k".repeat(257), 1)])));
+    assert!(refused(session.prepare("t".to_owned(), [Entry { value: vec![0; 1001], ..entry("k", 1) }], [])));
+    // By default, there is no place for it.
+    assert!(matches!(session.prepare("t".to_owned(), [entry("k", 1)], []), Err(Error::Unsupported(_))));
+    assert!(matches!(session.commit("t"), Err(Error::Unsupported(_))));
+    assert!(matches!(session.abort("t"), Err(Error::Unsupported(_))));
+    assert!(matches!(session.in_doubt(), Err(Error::Unsupported(_))));
+}

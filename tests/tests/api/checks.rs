@@ -1,10 +1,8 @@
 //! What many tests ask of a host, said once.
 
 use anyhow::{Context, Result, ensure};
-use memcell_host::codec::Envelope;
-use memcell_host::memcell::MemCell;
-use memcell_tests::host::{Answer, TestHost, eventually};
-use mongodb::bson::{RawDocumentBuf, doc};
+use memcell_tests::agreement::check_agreement;
+use memcell_tests::host::{Answer, TestHost};
 use serde_json::{Value, json};
 
 /// A moment to build documents around.
@@ -66,32 +64,5 @@ pub(crate) async fn append_all(host: &TestHost, cells: &[Value]) -> Result<Vec<S
 /// has them, and nothing else.
 pub(crate) async fn check_mirror(host: &TestHost) -> Result<()> {
     host.settled().await?;
-    let mirror = host.store.mirrors().first().context("there is no backend")?;
-    let mut documents = host.collection.clone_with_type::<RawDocumentBuf>().find(doc! {}).await?;
-    let mut live = 0;
-    while documents.advance().await? {
-        let cell = MemCell::from_raw(documents.current().to_owned());
-        let key = cell.key()?.as_str().to_owned();
-        let entry = mirror.read(std::slice::from_ref(&key)).await?.pop().flatten();
-        if cell.is_deleted() {
-            ensure!(entry.is_none(), "{key} is deleted, and still mirrored");
-            continue;
-        }
-        let copy = Envelope::parse(&entry.with_context(|| format!("{key} is not mirrored"))?.value)?.document()?;
-        ensure!(
-            copy.as_raw().as_bytes() == cell.as_raw().as_bytes(),
-            "{:?} is mirrored as {:?}",
-            cell.as_raw(),
-            copy.as_raw()
-        );
-        live += 1;
-    }
-    let mut entries = None;
-    eventually("the backend counts its entries", async || {
-        entries = host.store.backends().await.first().and_then(|backend| backend.entries);
-        Ok(entries.is_some())
-    })
-    .await?;
-    ensure!(entries == Some(live), "{entries:?} entries for {live} live documents");
-    Ok(())
+    check_agreement(host, "local").await.map(drop)
 }

@@ -3,6 +3,8 @@
 use anyhow::{Context, Result};
 use memcell_tests::host::{TestHost, in_memory};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::checks::{NOON, body, check_field, check_mirror, check_problem, memcell, read_consistent, revision};
 
@@ -76,7 +78,7 @@ async fn a_given_id_is_kept_in_lower_case_and_can_be_taken_once() -> Result<()> 
         assert_eq!(read_consistent(&host, id).await?, stored);
     }
     // The backend knows it by its one name.
-    let mirror = host.store.mirrors().first().context("a backend")?;
+    let mirror = host.store.mirrors().into_iter().next().context("a backend")?;
     let entries = mirror.read(&[ID.to_owned(), UPPER.to_owned()]).await?;
     assert!(entries[0].is_some() && entries[1].is_none());
 
@@ -134,7 +136,10 @@ async fn a_patch_replaces_top_level_fields_and_leaves_all_others() -> Result<()>
         assert_eq!(after[field], before[field], "{field}");
     }
     assert!(after["revision"].as_u64() > before["revision"].as_u64());
-    assert!(after["updated_at"].as_str() >= before["updated_at"].as_str());
+    let moment = |memcell: &Value| -> Result<OffsetDateTime> {
+        Ok(OffsetDateTime::parse(memcell["updated_at"].as_str().context("no updated_at")?, &Rfc3339)?)
+    };
+    assert!(moment(&after)? >= moment(&before)?);
     assert_eq!(revision(&answer)?, after["revision"].as_u64().context("a revision")?);
     assert_eq!(read_consistent(&host, &id).await?, after);
     check_mirror(&host).await?;

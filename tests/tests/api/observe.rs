@@ -1,5 +1,7 @@
 //! What operators see: health, readiness, backends, mismatches, metrics.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result};
 use memcell_tests::host::{TestHost, eventually, hostile, in_memory};
 use mongodb::bson::{doc, oid::ObjectId};
@@ -109,8 +111,65 @@ async fn the_figures_say_what_happened() -> Result<()> {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
-    assert!(text.contains("memcell_kv_call_duration_seconds_bucket{le=") && text.ends_with("# EOF\n"), "{text}");
+    assert!(text.contains("memcell_kv_call_duration_seconds_bucket{le="), "{text}");
     assert!(!text.contains(&id) && !text.contains("nonsense"), "no label has as many values as there are documents");
+
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let answer = host.send(host.client.get(format!("{}/metrics", host.url)).header("accept", accept)).await?;
+    assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(answer.body.as_str().is_some_and(|text| text.ends_with("# EOF\n")), "{answer:?}");
+    Ok(())
+}
+
+/// The names of all series that are shown, with their labels.
+async fn series(host: &TestHost) -> Result<BTreeSet<String>> {
+    let text = host.request("GET", "/metrics").await?.body;
+    let lines = text.as_str().context("a text")?.lines().filter(|line| !line.starts_with('#'));
+    Ok(lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name.to_owned()).collect())
+}
+
+#[tokio::test]
+async fn clients_can_not_make_up_labels() -> Result<()> {
+    let host = TestHost::start(vec![in_memory()?]).await?;
+    host.live().await?;
+    // Everything that a client can choose, each time another: paths, methods, ids, names of backends and kinds of jobs.
+    let requests = |n: usize| {
+        let made_up = format!("made-up-{n}");
+        [
+            ("GET", format!("/{made_up}"), Value::Null),
+            (["BREW", "MAKEUPX", "MAKEUPY"][n % 3], "/healthz".to_owned(), Value::Null),
+            (["BREW", "MAKEUPX", "MAKEUPY"][n % 3], format!("/{made_up}"), Value::Null),
+            ("GET", format!("/v1/memcells/{made_up}"), Value::Null),
+            ("GET", format!("/v1/users/{made_up}/latest"), Value::Null),
+            ("GET", format!("/v1/memcells?{made_up}=1"), Value::Null),
+            ("GET", format!("/v1/jobs/{made_up}"), Value::Null),
+            ("POST", "/v1/jobs".to_owned(), json!({ "kind": made_up })),
+            ("POST", "/v1/jobs".to_owned(), json!({ "kind": "verify", "backend": made_up })),
+            ("POST", "/v1/memcells".to_owned(), json!({ "type": made_up, "user_id": made_up, "timestamp": NOON })),
+            ("POST", "/v1/memcells".to_owned(), json!({ "timestamp": made_up })),
+        ]
+    };
+    for (method, path, body) in requests(0).into_iter().chain(requests(1)).chain(requests(2)) {
+        host.json(method, &path, &body).await?;
+    }
+    host.settled().await?;
+    // Looking is a request, too.
+    series(&host).await?;
+    // What the backend does in the background has no part in this.
+    let of_clients = |series: BTreeSet<String>| -> BTreeSet<String> {
+        series.into_iter().filter(|name| !name.contains("backend=")).collect()
+    };
+    let before = of_clients(series(&host).await?);
+    for n in 3..23 {
+        for (method, path, body) in requests(n) {
+            host.json(method, &path, &body).await?;
+        }
+    }
+    host.settled().await?;
+    let after = series(&host).await?;
+    assert!(!after.iter().any(|name| name.contains("made-up") || name.contains("BREW") || name.contains("MAKEUP")));
+    let new: Vec<String> = of_clients(after).difference(&before).cloned().collect();
+    assert!(new.is_empty(), "new series: {new:?}");
     Ok(())
 }
 

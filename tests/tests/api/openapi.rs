@@ -155,9 +155,44 @@ async fn every_documented_operation_answers_as_documented() -> Result<()> {
     api.host = &losing;
     api.call("GET /v1/mismatches", None, 200).await?;
     api.call("GET /v1/mismatches?limit=1", None, 400).await?;
+    eventually("a sample is taken", async || Ok(!losing.store.history(0).is_empty())).await?;
+    let overview = api.call("GET /v1/overview", None, 200).await?;
+    assert_eq!(overview.body["mismatches"]["count"], 1);
+    api.call("GET /v1/overview?since=x", None, 400).await?;
+    api.call("GET /v1/config", None, 200).await?;
+    api.call(&format!("POST /v1/mismatches/none/{lost}/repair"), None, 404).await?;
+    // This backend loses whatever it is given, and the repair says so.
+    let repaired = api.call(&format!("POST /v1/mismatches/local/{lost}/repair"), None, 200).await?;
+    assert_eq!(repaired.body, json!({ "mended": false, "outcome": "different" }));
+    assert_eq!(losing.store.mismatches().len(), 1);
+    let configured = TestHost::start_from_file("").await?;
+    api.host = &configured;
+    configured.rewrite_config("[validation]\nsample = 0.5\n")?;
+    let reloaded = api.call("POST /v1/config/reload", None, 200).await?;
+    assert_eq!(reloaded.body["changes"].as_array().map(Vec::len), Some(1));
+    api.call("POST /v1/config/reload?x=1", None, 400).await?;
+    configured.rewrite_config("x = 1\n[http]\nlisten = 1\n")?;
+    let wrong = api.call("POST /v1/config/reload", None, 422).await?;
+    assert_eq!(wrong.body["problems"].as_array().map(Vec::len), Some(2), "{wrong:?}");
+    configured.rewrite_config("[http]\nmax_body = \"1MiB\"\n")?;
+    api.call("POST /v1/config/reload", None, 409).await?;
     api.host = &host;
+    api.call("POST /v1/config/reload", None, 409).await?;
     api.call("GET /v1/backends", None, 200).await?;
     api.call("GET /v1/backends?x=1", None, 400).await?;
+    let job = api.call("POST /v1/jobs", Some(&json!({ "kind": "verify", "backend": "local", "rate": 1 })), 201).await?;
+    api.call("POST /v1/jobs", Some(&json!({ "kind": "verify" })), 409).await?;
+    api.call("POST /v1/jobs", Some(&json!({ "kind": "x" })), 422).await?;
+    api.call("POST /v1/jobs", Some(&json!({ "kind": "verify", "sweep": true })), 400).await?;
+    let job = format!("/v1/jobs/{}", job.body["id"].as_str().context("no id")?);
+    api.call(&format!("GET {job}"), None, 200).await?;
+    api.call("GET /v1/jobs", None, 200).await?;
+    api.call("GET /v1/jobs/none", None, 404).await?;
+    api.call(&format!("DELETE {job}"), None, 200).await?;
+    api.call("DELETE /v1/jobs/none", None, 404).await?;
+    eventually("the job is given up", async || Ok(host.request("GET", &job).await?.body["state"] == "cancelled"))
+        .await?;
+    api.call(&format!("GET {job}"), None, 200).await?;
     for path in ["/healthz", "/readyz", "/metrics", "/openapi.json"] {
         api.call(&format!("GET {path}"), None, 200).await?;
     }

@@ -37,17 +37,22 @@ async fn status(host: &TestHost, bytes: &[u8]) -> Result<Option<u16>> {
 async fn requests_that_are_hardly_http_do_no_harm() -> Result<()> {
     let host = TestHost::start(vec![in_memory()?]).await?;
     host.live().await?;
-    let get = |uri: &str, headers: &str| format!("GET {uri} HTTP/1.1\r\nhost: x\r\n{headers}\r\n").into_bytes();
+    let get = |uri: &str, headers: &str| format!("GET {uri} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").into_bytes();
     let post = |headers: &str, body: &str| {
-        format!("POST /v1/memcells HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{headers}\r\n{body}")
-            .into_bytes()
+        format!(
+            "POST /v1/memcells HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}\r\n{body}"
+        )
+        .into_bytes()
     };
     for (what, bytes, expected) in [
         ("a good request", get("/healthz", ""), Some(200)),
-        ("a header of 100 KB", get("/healthz", &format!("x: {}\r\n", "x".repeat(100_000))), Some(200)),
+        ("a header of 50 KB", get("/healthz", &format!("x: {}\r\n", "x".repeat(50_000))), Some(200)),
+        ("a header of 100 KB", get("/healthz", &format!("x: {}\r\n", "x".repeat(100_000))), Some(431)),
         ("a header of 1 MB", get("/healthz", &format!("x: {}\r\n", "x".repeat(1_000_000))), Some(431)),
         ("a thousand headers", get("/healthz", &"x: y\r\n".repeat(1000)), Some(431)),
-        ("a URI of 100 KB", get(&format!("/{}", "x".repeat(100_000)), ""), Some(414)),
+        ("a URI of 60 KB", get(&format!("/{}", "x".repeat(60_000)), ""), Some(404)),
+        ("a URI of 64,600 bytes", get(&format!("/{}", "x".repeat(64_600)), ""), Some(414)),
+        ("a URI of 100 KB", get(&format!("/{}", "x".repeat(100_000)), ""), Some(431)),
         ("no URI", b"GET HTTP/1.1\r\n\r\n".to_vec(), Some(400)),
         ("a header without a colon", get("/healthz", "nonsense\r\n"), Some(400)),
         ("a nul in a header", get("/healthz", "x: \0\r\n"), Some(400)),

@@ -50,7 +50,7 @@ refused! {
     another_digest: |bytes| bytes, |config| config.sha256 = Some([7; 32]) => "load_digest", "but `sha256` expects 0707";
     too_large: |mut bytes| { bytes.resize(bytes.len().max((64 << 10) + 1), 0); bytes },
         |config| config.limits.component = 64 << 10 => "load_too_large", "is larger than 65536 bytes";
-    a_directory: |bytes| bytes, |config| { config.plugin.pop(); } => "load_unreadable", "not a regular file";
+    a_directory: |bytes| bytes, |config| { config.plugin = std::env::temp_dir().into(); } => "load_unreadable", "not a regular file";
     a_device_without_end: |bytes| bytes, |config| config.plugin = "/dev/zero".into()
         => "load_unreadable", "not a regular file";
     nothing_at_all: |bytes| bytes, |config| config.plugin = "/nonexistent/plugin.wasm".into()

@@ -21,7 +21,7 @@ impl Prober {
         config.limits.cpu = PATIENCE;
         let engine = Engine::new(Engine::default_cache_directory())?;
         let metrics = Arc::new(Metrics::new());
-        let plugin = Plugin::load(&engine, &config.plugin, None)?;
+        let plugin = Plugin::load(&engine, memcell_tests::artifacts::file_of(&config)?, None)?;
         let backend = Backend::start(&plugin, &Arc::new(config), &metrics.backend("local"))?;
         let mut state = backend.watch().pop().context("there is no shard")?;
         let open = state.wait_for(|state| !matches!(state, ShardState::Opening));

@@ -279,7 +279,7 @@ async fn hosts_that_share_a_server_never_undo_each_other() -> Result<()> {
     for _ in 0..2 {
         let mut config = remote(&[server.address()], &[])?;
         config.shards = 2;
-        let plugin = kv::Plugin::load(&engine, &config.plugin, None)?;
+        let plugin = kv::Plugin::load(&engine, memcell_tests::artifacts::file_of(&config)?, None)?;
         let metrics = std::sync::Arc::new(Metrics::new()).backend(&config.name);
         hosts.push(kv::Backend::start(&plugin, &std::sync::Arc::new(config), &metrics)?);
     }

@@ -2,8 +2,9 @@
 
 use anyhow::{Result, bail};
 use memcell_plugin::{Condition, Error, Outcome};
+use memcell_tests::child::free_port;
 use memcell_tests::host::{TestHost, eventually, remote};
-use memcell_tests::redis::{RedisServer, free_port};
+use memcell_tests::redis::RedisServer;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::json;
 use tempfile::TempDir;

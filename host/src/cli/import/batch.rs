@@ -7,6 +7,7 @@ use std::mem;
 use tokio::sync::mpsc::Sender;
 
 use super::records::{Record, Records};
+use crate::fuzzing::Imported;
 use crate::memcell::NewMemCell;
 use crate::shutdown::Shutdown;
 use crate::{Error, Result};
@@ -81,6 +82,20 @@ pub(super) fn read_all(input: impl BufRead, size: usize, stop: &Shutdown, queue:
     if let Err(error) = read() {
         let _ = queue.blocking_send(Err(error));
     }
+}
+
+/// All of an input that is held in memory.
+pub(crate) fn parse_all(input: impl BufRead) -> Vec<Imported> {
+    let mut all = Vec::new();
+    let Ok(mut records) = Records::new(input) else { return all };
+    while let Ok(Some(record)) = records.next() {
+        let (line, result) = match parse(&record) {
+            Ok(cell) => (record.line, Ok(cell)),
+            Err(complaint) => (complaint.line, Err(complaint.reason)),
+        };
+        all.push(Imported { line, result });
+    }
+    all
 }
 
 impl Batch {

@@ -108,7 +108,7 @@ pub(super) fn run(args: &BenchArgs, config: &Path, json: bool) -> Result<Exit, F
         eprintln!("this is a debug build of memcell: its own share of each call is many times what it ought to be");
     }
     let backend = args.subject.config(config)?;
-    let baseline = args.baseline.clone().or_else(|| usual_baseline(&backend.plugin));
+    let baseline = args.baseline.clone().or_else(|| usual_baseline(backend.plugin.file()));
     let mut contenders = vec![Contender::plugin("plugin", args.subject.trials(config)?)?];
     match baseline {
         Some(file) => contenders.push(Contender::plugin("baseline", plain(file)?)?),
@@ -166,14 +166,14 @@ fn measure(args: &BenchArgs, contenders: &mut [Contender], load: &mut Load, json
 
 /// Another plugin, with nothing granted and nothing set.
 fn plain(file: PathBuf) -> Result<Trials, Failure> {
-    let backend = subject::unconfigured("baseline", file);
+    let backend = subject::unconfigured("baseline", file.into());
     let plugin = subject::load(&backend)?;
     Trials::new(plugin, backend).map_err(|error| Failure::Work(error.to_string()))
 }
 
-fn usual_baseline(file: &Path) -> Option<PathBuf> {
+fn usual_baseline(file: Option<&Path>) -> Option<PathBuf> {
     const NAME: &str = "in_memory.wasm";
-    let beside = file.parent().map(|folder| folder.join(NAME));
+    let beside = file.and_then(Path::parent).map(|folder| folder.join(NAME));
     let places = [beside, Some(Path::new("plugins").join(NAME)), Some(Path::new("target/plugins").join(NAME))];
     places.into_iter().flatten().find(|place| place.is_file())
 }

@@ -9,7 +9,10 @@ use serde::Serialize;
 use super::report::{Declared, declared, describe};
 use super::subject::{self, Subject};
 use super::{Exit, Failure, output};
+use crate::cli::session;
+use crate::config::{BackendConfig, PluginSource};
 use crate::kv::{Capabilities, Contract, Inspection, Interface, Trials, Want};
+use crate::oci::Components;
 
 const AFTER_HELP: &str = "\
 Reads and compiles the file, and opens it as a backend would be opened, with the settings and grants given: that tells what it declares. A
@@ -58,7 +61,7 @@ struct ReportedInterface<'a> {
 /// Carries it out.
 pub(super) fn run(args: &InspectArgs, config: &Path, json: bool) -> Result<Exit, Failure> {
     let backend = args.subject.config(config)?;
-    let found = Inspection::of(&backend.plugin).map_err(|error| Failure::Work(error.to_string()))?;
+    let found = look(&backend)?;
     let loads = found.problem.is_none();
     let opened = loads.then(|| {
         let trials =
@@ -77,6 +80,21 @@ pub(super) fn run(args: &InspectArgs, config: &Path, json: bool) -> Result<Exit,
         output::write(text(&found, opened.as_ref()).as_bytes())?;
     }
     Ok(Exit::fine_if(loads))
+}
+
+/// The file, or what the registry has.
+fn look(backend: &BackendConfig) -> Result<Inspection, Failure> {
+    let found = match &backend.plugin {
+        PluginSource::File(path) => Inspection::of(path),
+        PluginSource::Oci(plugin) => {
+            let fetching = Components::of_user();
+            let fetched = session::runtime()?.block_on(fetching.fetch(plugin, backend.limits.component));
+            fetched
+                .map_err(Into::into)
+                .and_then(|fetched| Inspection::of_bytes(Path::new(&fetched.reference.to_string()), fetched.bytes))
+        }
+    };
+    found.map_err(|error| Failure::Work(error.to_string()))
 }
 
 /// What it declares.

@@ -62,8 +62,8 @@ macro_rules! sdk_sources {
     };
 }
 
-const SDK_SOURCES: [Template; 11] = sdk_sources! {
-    "backend.rs" "error.rs" "guest.rs" "lib.rs" "record.rs" "rules.rs" "session.rs" "session_tests.rs" "settings.rs" "testing.rs"
+const SDK_SOURCES: [Template; 12] = sdk_sources! {
+    "backend.rs" "digest.rs" "error.rs" "guest.rs" "lib.rs" "record.rs" "rules.rs" "session.rs" "session_tests.rs" "settings.rs" "testing.rs"
     "units.rs"
 };
 

@@ -6,18 +6,19 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Failure;
-use crate::config::{BackendConfig, Config, Destination};
+use crate::cli::session;
+use crate::config::{BackendConfig, Config, Destination, OciName, OciPlugin, PluginSource, RegistryConfig};
 use crate::kv::{Engine, Plugin, Trials};
 
 /// Arguments of the commands that open a plugin.
 #[derive(Debug, Args)]
 pub(super) struct Subject {
-    /// The component; if left out, the one of --backend
-    #[arg(value_name = "FILE", required_unless_present = "backend")]
+    /// The component, as a file or as a reference to a registry (oci://…@sha256:…); if left out, the one of --backend
+    #[arg(value_name = "FILE|REFERENCE", required_unless_present = "backend")]
     file: Option<PathBuf>,
     /// Take settings, grants and limits from this backend of the configuration file
     ///
-    /// Without it, the configuration file is not read, and the plugin has the default limits, but for 30 s for each call.
+    /// Without it, of the configuration file only [registries] counts, for a REFERENCE, and the plugin has the default limits, but for 30 s for each call.
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// A setting for the plugin, in place of the configured one of that name. May be repeated
@@ -42,13 +43,14 @@ impl Subject {
     pub(super) fn config(&self, config: &Path) -> Result<BackendConfig, Failure> {
         let mut backend = match (&self.backend, &self.file) {
             (Some(name), _) => configured(config, name)?,
-            (None, Some(file)) => unconfigured("trial", file.clone()),
+            (None, Some(file)) => unconfigured("trial", source(file, config)?),
             (None, None) => return Err(Failure::Usage("neither a FILE nor a --backend is given".to_owned())),
         };
         if let Some(file) = &self.file {
-            // The digest is that of the configured file.
-            backend.sha256 = backend.sha256.filter(|_| backend.plugin == *file);
-            backend.plugin.clone_from(file);
+            let given = source(file, config)?;
+            // The digest is that of the configured component.
+            backend.sha256 = backend.sha256.filter(|_| backend.plugin == given);
+            backend.plugin = given;
         }
         for (name, value) in &self.settings {
             backend.settings.retain(|(other, _)| other != name);
@@ -79,8 +81,9 @@ impl Subject {
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A backend with nothing set and nothing granted.
-pub(super) fn unconfigured(name: &str, file: PathBuf) -> BackendConfig {
-    let mut backend = BackendConfig::new(name, file);
+pub(super) fn unconfigured(name: &str, plugin: PluginSource) -> BackendConfig {
+    let mut backend = BackendConfig::new(name, PathBuf::new());
+    backend.plugin = plugin;
     backend.limits.call_timeout = CALL_TIMEOUT;
     backend.limits.cpu = backend.limits.call_timeout;
     backend
@@ -93,7 +96,32 @@ pub(super) fn unconfigured(name: &str, file: PathBuf) -> BackendConfig {
 pub(super) fn load(backend: &BackendConfig) -> Result<Plugin, Failure> {
     let failed = |error: crate::kv::LoadError| Failure::Work(error.to_string());
     let engine = Engine::new(Engine::default_cache_directory()).map_err(failed)?;
-    Plugin::load_within(&engine, &backend.plugin, backend.sha256.as_ref(), &backend.limits).map_err(failed)
+    session::runtime()?.block_on(Plugin::obtain(&engine, backend)).map_err(failed)
+}
+
+/// What is meant by an argument.
+///
+/// # Errors
+/// If it is a reference without a digest, or the configuration file, which says how its registry is reached, is wrong.
+fn source(argument: &Path, config: &Path) -> Result<PluginSource, Failure> {
+    let Some(text) = argument.to_str().filter(|text| OciName::is_meant_by(text)) else {
+        return Ok(argument.to_path_buf().into());
+    };
+    let reference = OciName::parse(text).and_then(OciName::pinned);
+    let reference = reference.map_err(|reason| Failure::Usage(format!("{text} {reason}")))?;
+    let registry = registry(&reference.registry, config)?;
+    Ok(PluginSource::Oci(Box::new(OciPlugin { reference, registry })))
+}
+
+/// How a registry is reached: as the configuration file says, if there is one.
+///
+/// # Errors
+/// If it is there and wrong.
+pub(super) fn registry(name: &str, config: &Path) -> Result<RegistryConfig, Failure> {
+    if !config.exists() {
+        return Ok(RegistryConfig::new(name));
+    }
+    Ok(Config::load(config)?.registry(name))
 }
 
 fn configured(config: &Path, name: &str) -> Result<BackendConfig, Failure> {
@@ -143,14 +171,14 @@ mod tests {
             environment: vec!["TOKEN".into()],
         };
         let found = subject(None, Some("local")).config(&config).unwrap();
-        assert_eq!(found.plugin, folder.path().join("x.wasm"));
+        assert_eq!(found.plugin, folder.path().join("x.wasm").into());
         assert!(found.sha256.is_some());
         let settings = [("a", "1"), ("b", "3"), ("c", "4")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(found.settings, settings);
         assert_eq!(found.grants.directory, Some(PathBuf::from("d")));
         assert_eq!((found.grants.connect.len(), found.grants.environment.len()), (1, 1));
         let found = subject(Some("y.wasm"), Some("local")).config(&config).unwrap();
-        assert_eq!((found.plugin, found.sha256), (PathBuf::from("y.wasm"), None));
+        assert_eq!((found.plugin, found.sha256), ("y.wasm".into(), None));
         let found = subject(Some("y.wasm"), None).config(Path::new("/nonexistent")).unwrap();
         assert_eq!(found.settings.len(), 2);
         let Err(Failure::Usage(text)) = subject(None, Some("locl")).config(&config) else { panic!() };

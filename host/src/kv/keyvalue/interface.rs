@@ -12,6 +12,7 @@ use wasmtime::component::{
 
 use super::Failure;
 use crate::kv::bindings::memcell::kv::types::Error as GuestError;
+use crate::kv::error::shown;
 use crate::kv::sandbox::Sandbox;
 
 /// The package of the standard.
@@ -324,8 +325,8 @@ impl Functions {
                 None => None,
                 Some((answered, value)) if answered == *key => Some(value),
                 Some((answered, _)) => {
-                    let answered = crate::kv::error::shown(&answered);
-                    return Err(Failure::Contract(format!("asked for {key}, it answered {answered}")));
+                    let reason = format!("asked for {}, it answered {}", shown(key), shown(&answered));
+                    return Err(Failure::Contract(reason));
                 }
             });
         }

@@ -164,3 +164,38 @@ fn a_large_file_opens_quickly_after_a_crash() {
         }
     }
 }
+
+/// With either durability: an intent and its commit don't wait for a flush.
+#[test]
+fn what_is_prepared_and_what_is_committed_is_on_the_disk() {
+    for durability in ["immediate", "flush"] {
+        let settings = &[("durability", durability)];
+        let platter = Platter::default();
+        let mut database = platter.open(settings);
+        put(&mut database, 1, 1, 500);
+        let write = |key: u32, stamp: u64, value: Option<Vec<u8>>| Write {
+            key: key.to_string(),
+            record: Record { stamp, expires_at: None, value },
+        };
+        database.prepare("gone", &[write(8, 2, Some(vec![8; 10]))]).unwrap();
+        database.prepare("t", &[write(9, 2, Some(vec![8; 10]))]).unwrap();
+        database.prepare("t", &[write(1, 2, None), write(2, 2, Some(vec![7; 5000]))]).unwrap();
+
+        let platter = platter.after_power_cut();
+        let mut database = platter.open(settings);
+        assert_eq!(database.in_doubt().unwrap(), ["gone", "t"]);
+        assert_eq!((stamp(&mut database, 1), stamp(&mut database, 2)), (Some(1), None));
+        database.abort("gone").unwrap();
+        database.commit("t", &rule()).unwrap();
+
+        let platter = platter.after_power_cut();
+        let mut database = platter.open(settings);
+        assert_eq!(database.in_doubt().unwrap(), [""; 0]);
+        assert_eq!([1, 2, 8, 9].map(|key| stamp(&mut database, key)), [Some(2), Some(2), None, None]);
+        assert_eq!(database.stats(&Moment::new(testing::clock)).unwrap().entries, 1);
+        let syncs = platter.syncs();
+        database.commit("t", &rule()).unwrap();
+        database.abort("t").unwrap();
+        assert_eq!(platter.syncs(), syncs, "what isn't there costs nothing");
+    }
+}

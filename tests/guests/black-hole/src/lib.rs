@@ -1,10 +1,13 @@
 //! A backend that takes everything, keeps nothing, and is content at any time: before it is opened, and after it is closed.
 #![cfg(target_family = "wasm")]
 
+use memcell_plugin::guest::bindings::exports::memcell::kv::digests::{Digest, Guest as Digests};
+use memcell_plugin::guest::bindings::exports::memcell::kv::fencing::Guest as Fencing;
 use memcell_plugin::guest::bindings::exports::memcell::kv::lifecycle::{Guest as Lifecycle, Limits};
 use memcell_plugin::guest::bindings::exports::memcell::kv::store::{
     Condition, Entry, Error, Guest as Store, Mark, Outcome, Page, Usage,
 };
+use memcell_plugin::guest::bindings::exports::memcell::kv::two_phase::Guest as TwoPhase;
 
 struct BlackHole;
 
@@ -48,5 +51,35 @@ impl Store for BlackHole {
 
     fn stats() -> Result<Usage, Error> {
         Ok(Usage { entries: 0, bytes: 0 })
+    }
+}
+
+impl Digests for BlackHole {
+    fn digest_many(keys: Vec<String>, _head_bytes: u32) -> Result<Vec<Option<Digest>>, Error> {
+        Ok(keys.iter().map(|_| None).collect())
+    }
+}
+
+impl Fencing for BlackHole {
+    fn hold(_token: u64) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl TwoPhase for BlackHole {
+    fn prepare(_transaction: String, _puts: Vec<Entry>, _deletes: Vec<Mark>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn commit(_transaction: String) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn abort(_transaction: String) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn in_doubt() -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
     }
 }

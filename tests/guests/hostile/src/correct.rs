@@ -6,16 +6,17 @@ use std::ops::Bound;
 
 use memcell_plugin::guest::Hosted;
 use memcell_plugin::{
-    Backend, Found, Header, Record, Result, Session, Settings, Step, after_cursor, key_of_cursor, unix_millis,
+    Backend, Found, Header, Record, Result, Rule, Session, Settings, Step, Write, after_cursor, key_of_cursor,
+    unix_millis,
 };
 
-/// Records sorted by key.
+/// Records sorted by key, and what is prepared by transaction.
 #[derive(Debug)]
-pub(crate) struct Sorted(BTreeMap<String, Record>);
+pub(crate) struct Sorted(BTreeMap<String, Record>, BTreeMap<String, Vec<Write>>);
 
 impl Backend for Sorted {
     fn open(_shard: u32, _settings: &mut Settings) -> Result<Self> {
-        Ok(Self(BTreeMap::new()))
+        Ok(Self(BTreeMap::new(), BTreeMap::new()))
     }
 
     fn read(&mut self, key: &str) -> Result<Option<Record>> {
@@ -39,6 +40,25 @@ impl Backend for Sorted {
             records.map(|(key, record)| Found { key: key.clone(), header: record.header() }).collect();
         let next = found.last().map(|last| after_cursor(&last.key));
         Ok(Step { found, next })
+    }
+
+    fn prepare(&mut self, transaction: String, writes: Vec<Write>) -> Result<()> {
+        self.1.insert(transaction, writes);
+        Ok(())
+    }
+
+    fn commit(&mut self, transaction: &str, rule: &Rule) -> Result<()> {
+        let writes = self.1.remove(transaction).unwrap_or_default();
+        self.apply(writes, rule).map(drop)
+    }
+
+    fn abort(&mut self, transaction: &str) -> Result<()> {
+        self.1.remove(transaction);
+        Ok(())
+    }
+
+    fn in_doubt(&mut self) -> Result<Vec<String>> {
+        Ok(self.1.keys().cloned().collect())
     }
 }
 

@@ -7,13 +7,16 @@ mod misdeeds;
 mod plan;
 mod probes;
 
+use memcell_plugin::guest::bindings::exports::memcell::kv::digests::{Digest, Guest as Digests};
+use memcell_plugin::guest::bindings::exports::memcell::kv::fencing::Guest as Fencing;
 use memcell_plugin::guest::bindings::exports::memcell::kv::lifecycle::{Guest as Lifecycle, Limits};
 use memcell_plugin::guest::bindings::exports::memcell::kv::store::{
     Condition, Entry, Error, Guest as Store, Mark, Outcome, Page, Usage,
 };
+use memcell_plugin::guest::bindings::exports::memcell::kv::two_phase::Guest as TwoPhase;
 
 use correct::Correct;
-use misdeeds::{deed, rig, twist_entries, twist_outcomes, twist_page};
+use misdeeds::{deed, rig, twist_digests, twist_entries, twist_outcomes, twist_page};
 use plan::{Function, Mode, Plan};
 
 struct Hostile;
@@ -85,6 +88,42 @@ impl Store for Hostile {
     fn stats() -> Result<Usage, Error> {
         act(Function::Stats)?;
         <Correct as Store>::stats()
+    }
+}
+
+impl Digests for Hostile {
+    fn digest_many(keys: Vec<String>, head_bytes: u32) -> Result<Vec<Option<Digest>>, Error> {
+        let mode = act(Function::Digest)?;
+        Ok(twist_digests(mode, <Correct as Digests>::digest_many(keys, head_bytes)?))
+    }
+}
+
+impl Fencing for Hostile {
+    fn hold(token: u64) -> Result<(), Error> {
+        act(Function::Hold)?;
+        <Correct as Fencing>::hold(token)
+    }
+}
+
+impl TwoPhase for Hostile {
+    fn prepare(transaction: String, puts: Vec<Entry>, deletes: Vec<Mark>) -> Result<(), Error> {
+        act(Function::Prepare)?;
+        <Correct as TwoPhase>::prepare(transaction, puts, deletes)
+    }
+
+    fn commit(transaction: String) -> Result<(), Error> {
+        act(Function::Commit)?;
+        <Correct as TwoPhase>::commit(transaction)
+    }
+
+    fn abort(transaction: String) -> Result<(), Error> {
+        act(Function::Abort)?;
+        <Correct as TwoPhase>::abort(transaction)
+    }
+
+    fn in_doubt() -> Result<Vec<String>, Error> {
+        act(Function::InDoubt)?;
+        <Correct as TwoPhase>::in_doubt()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use memcell_plugin::guest::bindings::exports::memcell::kv::digests::Digest;
 use memcell_plugin::guest::bindings::exports::memcell::kv::store::{Entry, Error, Mark, Outcome, Page};
 
 use crate::plan::Mode;
@@ -138,6 +139,24 @@ fn descend(depth: u64) -> u64 {
 }
 
 /// Twists what was read.
+/// As [`twist_entries`], of what digests have.
+pub(crate) fn twist_digests(strike: Strike, mut answers: Vec<Option<Digest>>) -> Vec<Option<Digest>> {
+    let Some((mode, size)) = strike else { return answers };
+    match mode {
+        Mode::ShortAnswer => drop(answers.pop()),
+        Mode::LongAnswer => answers.push(None),
+        Mode::Swapped => answers.reverse(),
+        Mode::GarbageValue => answers.iter_mut().flatten().for_each(|digest| scramble(&mut digest.head)),
+        Mode::StaleValue => answers.iter_mut().flatten().for_each(|digest| digest.rest_hash ^= 1),
+        Mode::GiantAnswer => {
+            let share = size / answers.len().max(1);
+            answers.iter_mut().flatten().for_each(|digest| digest.head = vec![b'x'; share]);
+        }
+        _ => {}
+    }
+    answers
+}
+
 pub(crate) fn twist_entries(strike: Strike, mut answers: Vec<Option<Entry>>) -> Vec<Option<Entry>> {
     let Some((mode, size)) = strike else { return answers };
     match mode {

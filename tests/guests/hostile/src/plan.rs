@@ -9,6 +9,12 @@ use memcell_plugin::{Error, Result, Settings, required};
 pub(crate) enum Function {
     Open,
     Get,
+    Digest,
+    Hold,
+    Prepare,
+    Commit,
+    Abort,
+    InDoubt,
     Put,
     Delete,
     Scan,
@@ -55,10 +61,16 @@ pub(crate) enum Mode {
     EndlessScan,
 }
 
-const FUNCTIONS: [(&str, Option<Function>); 10] = [
+const FUNCTIONS: [(&str, Option<Function>); 16] = [
     ("any", None),
     ("open", Some(Function::Open)),
     ("get", Some(Function::Get)),
+    ("digest", Some(Function::Digest)),
+    ("hold", Some(Function::Hold)),
+    ("prepare", Some(Function::Prepare)),
+    ("commit", Some(Function::Commit)),
+    ("abort", Some(Function::Abort)),
+    ("in-doubt", Some(Function::InDoubt)),
     ("put", Some(Function::Put)),
     ("delete", Some(Function::Delete)),
     ("scan", Some(Function::Scan)),

@@ -7,11 +7,14 @@ mod store;
 
 use std::cell::{Cell, RefCell};
 
+use memcell_plugin::guest::bindings::exports::memcell::kv::digests::{Digest, Guest as Digests};
+use memcell_plugin::guest::bindings::exports::memcell::kv::fencing::Guest as Fencing;
 use memcell_plugin::guest::bindings::exports::memcell::kv::lifecycle::{Guest as Lifecycle, Limits};
 use memcell_plugin::guest::bindings::exports::memcell::kv::store::{
     Condition, Entry, Error, Guest as Store, Mark, Outcome, Page, Usage,
 };
-use memcell_plugin::{Settings, unix_millis};
+use memcell_plugin::guest::bindings::exports::memcell::kv::two_phase::Guest as TwoPhase;
+use memcell_plugin::{Moment, Settings, unix_millis};
 
 use mode::Mode;
 use store::{Record, Sorted};
@@ -237,6 +240,91 @@ impl Store for Mutant {
             }
             Ok(usage)
         })
+    }
+}
+
+impl Digests for Mutant {
+    fn digest_many(keys: Vec<String>, head_bytes: u32) -> Result<Vec<Option<Digest>>, Error> {
+        check_batch(keys.len())?;
+        if head_bytes > memcell_plugin::MAX_HEAD_BYTES {
+            return Err(Error::InvalidArgument("too long a head".to_owned()));
+        }
+        let moment = Moment::new(if is(Mode::DigestsExpired) { || 0 } else { unix_millis });
+        with(|store| {
+            let digest = |key: &String| {
+                check_key(key)?;
+                let Some(record) = store.records.get(key) else { return Ok(None) };
+                let Record { stamp, expires_at, value } = record;
+                let record = memcell_plugin::Record { stamp: *stamp, expires_at: *expires_at, value: value.clone() };
+                let Some(mut digest) = memcell_plugin::Digest::of(&record, head_bytes as usize, &moment) else {
+                    return Ok(None);
+                };
+                if is(Mode::HashesWholeValues) {
+                    let whole = memcell_plugin::Digest::of(&record, 0, &moment);
+                    digest.rest_hash = whole.map_or(0, |whole| whole.rest_hash);
+                }
+                Ok(Some(digest.into()))
+            };
+            keys.iter().map(digest).collect()
+        })
+    }
+}
+
+impl Fencing for Mutant {
+    fn hold(_token: u64) -> Result<(), Error> {
+        Err(Error::Unsupported("it is not shared".to_owned()))
+    }
+}
+
+impl TwoPhase for Mutant {
+    fn prepare(transaction: String, puts: Vec<Entry>, deletes: Vec<Mark>) -> Result<(), Error> {
+        check_batch(puts.len() + deletes.len())?;
+        puts.iter()
+            .map(|entry| &entry.key)
+            .chain(deletes.iter().map(|mark| &mark.key))
+            .try_for_each(|key| check_key(key))?;
+        if puts.iter().any(|entry| entry.value.len() > MAX_VALUE_BYTES) && !is(Mode::TakesAnySize) {
+            return Err(Error::TooLarge("a value".to_owned()));
+        }
+        let puts = puts.into_iter().map(|entry| (entry.key, Record::entry(entry.stamp, entry.expires_at, entry.value)));
+        let deletes = deletes.into_iter().map(|mark| (mark.key, Record::tombstone(mark.stamp, mark.expires_at)));
+        let writes: Vec<(String, Record)> = puts.chain(deletes).collect();
+        with(|store| {
+            let intent = store.intents.entry(transaction.clone()).or_default();
+            if !is(Mode::AddsToIntents) {
+                intent.clear();
+            }
+            intent.extend(writes);
+            if is(Mode::ShowsPrepared) {
+                store.carry_out(&transaction, store::Judge::Newer);
+                store.intents.insert(transaction, Vec::new());
+            }
+            Ok(())
+        })
+    }
+
+    fn commit(transaction: String) -> Result<(), Error> {
+        let judge = if is(Mode::CommitsAlways) { store::Judge::Always } else { store::Judge::Newer };
+        with(|store| {
+            if is(Mode::KnowsAllTransactions) && !store.intents.contains_key(&transaction) {
+                return Err(Error::InvalidArgument("nothing was prepared for this transaction".to_owned()));
+            }
+            store.carry_out(&transaction, judge);
+            Ok(())
+        })
+    }
+
+    fn abort(transaction: String) -> Result<(), Error> {
+        with(|store| {
+            if !is(Mode::AbortsNothing) {
+                store.intents.remove(&transaction);
+            }
+            Ok(())
+        })
+    }
+
+    fn in_doubt() -> Result<Vec<String>, Error> {
+        with(|store| Ok(if is(Mode::DoubtsNothing) { Vec::new() } else { store.intents.keys().cloned().collect() }))
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) enum Judge {
 #[derive(Debug, Default)]
 pub(crate) struct Sorted {
     pub(crate) records: BTreeMap<String, Record>,
+    /// What is prepared, by transaction.
+    pub(crate) intents: BTreeMap<String, Vec<(String, Record)>>,
 }
 
 impl Sorted {
@@ -77,6 +79,13 @@ impl Sorted {
                 Outcome::Applied
             }
             None => Outcome::Stale,
+        }
+    }
+
+    /// Carries out what is prepared for a transaction.
+    pub(crate) fn carry_out(&mut self, transaction: &str, judge: Judge) {
+        for (key, record) in self.intents.remove(transaction).unwrap_or_default() {
+            self.write(key, record, judge);
         }
     }
 

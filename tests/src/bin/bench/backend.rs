@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 use memcell_host::clock::Clock;
 use memcell_host::kv::{Backend, Condition, Engine, Entry, KvError, Outcome, PendingWrite, Plugin, Write};
 use memcell_host::metrics::Metrics;
+use memcell_host::trace::Origin;
 use memcell_tests::bench::{Plan, Suite, Summary, Target};
 use memcell_tests::host::in_memory;
 use tokio::sync::Notify;
@@ -25,7 +26,7 @@ pub(crate) async fn run() -> anyhow::Result<Summary> {
     config.queue.batch = BATCH;
     let config = Arc::new(config);
     let engine = Engine::new(Engine::default_cache_directory())?;
-    let plugin = Plugin::load(&engine, &config.plugin, None)?;
+    let plugin = Plugin::load(&engine, memcell_tests::artifacts::file_of(&config)?, None)?;
     let backend = Backend::start(&plugin, &config, &Arc::new(Metrics::new()).backend("bench"))?;
     // Its readings rise from row to row, so that no write is refused as stale.
     let clock = Clock::new();
@@ -168,6 +169,10 @@ impl PendingWrite for Direct {
 
     fn size(&self) -> usize {
         self.value.len()
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::current()
     }
 
     fn prepare(&mut self) -> Result<Write, String> {

@@ -41,10 +41,10 @@ pub(crate) async fn run() -> Result<Summary> {
         let cold = began.elapsed();
         writeln!(std::io::stdout(), "{name}: {size} bytes, compiled in {:.1} s", cold.as_secs_f64())?;
         let config = BackendConfig::new("bench", file);
-        let other = in_memory()?.plugin;
+        let other = in_memory()?;
         suite.row(&format!("{name}: load from the compile cache / in-memory")).plan(LOADS).compare(
-            || Ok(Plugin::load(&engine, &config.plugin, None)?),
-            || Ok(Plugin::load(&engine, &other, None)?),
+            || Ok(Plugin::load(&engine, artifacts::file_of(&config)?, None)?),
+            || Ok(Plugin::load(&engine, artifacts::file_of(&other)?, None)?),
         )?;
         let subject = Bench::start(config)?;
         subject.fill().await?;
@@ -79,7 +79,8 @@ impl Bench {
     fn start(config: BackendConfig) -> Result<Self> {
         let mut config = config;
         config.queue.batch = BATCH;
-        let plugin = Plugin::load(&Engine::new(Engine::default_cache_directory())?, &config.plugin, None)?;
+        let plugin =
+            Plugin::load(&Engine::new(Engine::default_cache_directory())?, artifacts::file_of(&config)?, None)?;
         let backend = Backend::start(&plugin, &Arc::new(config), &Arc::new(Metrics::new()).backend("bench"))?;
         let keys = (0..KEYS).map(|n| format!("{n:024x}")).collect();
         Ok(Self { backend, clock: Clock::new(), keys, next: std::cell::Cell::new(0) })

@@ -104,7 +104,7 @@ impl Sandboxed {
     fn start(mut config: BackendConfig) -> Result<Self> {
         config.queue.batch = BATCH;
         let engine = Engine::new(Engine::default_cache_directory())?;
-        let plugin = Plugin::load(&engine, &config.plugin, None)?;
+        let plugin = Plugin::load(&engine, memcell_tests::artifacts::file_of(&config)?, None)?;
         let metrics = Arc::new(Metrics::new());
         let backend = Backend::start(&plugin, &Arc::new(config), &metrics.backend("bench"))?;
         Ok(Self { backend, metrics })

@@ -5,23 +5,29 @@
 //! - `file`: the file plugin, beside native `redb`
 //! - `examples`: backends in other languages and a plain `wasi:keyvalue` component, beside the in-memory plugin
 //! - `remote`: the remote plugin, beside the `redis` crate called natively
+//! - `tail`: how far the tail lags behind another program, and what a key-value server that is down costs
+//! - `codec`: compression and encryption of copies, beside copies as they are
 //! - `import`: the `memcell import` command, beside the driver's bare `insert_many`
+//! - `jobs`: backfill and verify, beside a bare scan of the collection
 //!
 //! Exits 1 if a target was missed.
 
 mod backend;
+mod codec;
 mod examples;
 mod file;
 mod import;
+mod jobs;
 mod remote;
 mod store;
+mod tail;
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use memcell_tests::bench::Summary;
 
-const NAMES: [&str; 6] = ["store", "backend", "file", "remote", "examples", "import"];
+const NAMES: [&str; 9] = ["store", "backend", "file", "remote", "examples", "codec", "tail", "import", "jobs"];
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
@@ -45,7 +51,10 @@ async fn run(name: &str) -> Result<Summary> {
         "file" => file::run().await,
         "examples" => examples::run().await,
         "remote" => remote::run().await,
+        "codec" => codec::run(),
+        "tail" => tail::run().await,
         "import" => import::run().await,
+        "jobs" => jobs::run().await,
         other => bail!("there is no benchmark {other}; there are {}", NAMES.join(", ")),
     }
 }

@@ -117,7 +117,7 @@ impl Sandboxed {
         let mut config = remote(&[server.address()], &[])?;
         config.queue.batch = BATCH;
         let engine = Engine::new(Engine::default_cache_directory())?;
-        let plugin = Plugin::load(&engine, &config.plugin, None)?;
+        let plugin = Plugin::load(&engine, memcell_tests::artifacts::file_of(&config)?, None)?;
         let metrics = Arc::new(Metrics::new());
         let backend = Backend::start(&plugin, &Arc::new(config), &metrics.backend("bench"))?;
         for mut state in backend.watch() {

@@ -6,7 +6,6 @@
 
 mod acts;
 mod api;
-mod program;
 mod stage;
 mod story;
 mod summary;

@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use memcell_host::mongo::embedded::EmbeddedServer;
 use memcell_tests::artifacts;
+use memcell_tests::program::{Host, Memcell};
 use memcell_tests::sample::Samples;
 use mongodb::bson::Document;
 use serde_json::json;
 use tempfile::TempDir;
-
-use crate::program::{Host, Memcell};
 
 /// Instances of the plugin that share the documents; two, so that there is something to share.
 pub(crate) const SHARDS: u64 = 2;

@@ -1,0 +1,99 @@
+//! `memcell status`: how the backends of a running host are doing, and which jobs it works on.
+
+use clap::Args;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::jobs::JobsView;
+use super::running::{HostArgs, RunningHost};
+use super::{Exit, Failure, output, session};
+use crate::config::{Config, Role};
+
+const AFTER_HELP: &str = "\
+Exit code 1: no host is running, a backend is not live, or MongoDB is away (`jobs` is null then).
+
+Examples:
+  memcell status
+  memcell status --json | jq '.backends[].state'";
+
+/// Arguments of `memcell status`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Deserialize)]
+struct Backends {
+    items: Vec<Value>,
+}
+
+/// Carries it out.
+pub(super) fn run(args: StatusArgs, config: &Config, json: bool) -> Result<Exit, Failure> {
+    let runtime = session::runtime()?;
+    runtime.block_on(async {
+        let Some(host) = RunningHost::find(args.host, Role::Read, config).await? else {
+            return Err(Failure::Work(format!("no host is running at {}", config.http.listen)));
+        };
+        let backends: Backends = host.get("/v1/backends").await?;
+        // MongoDB keeps them: they are not known while it is away, which is when the backends matter most.
+        let jobs: Result<JobsView, Failure> = host.get("/v1/jobs").await;
+        let running: Option<Vec<_>> =
+            jobs.as_ref().ok().map(|jobs| jobs.items.iter().filter(|job| !job.has_ended()).collect());
+        let is_live = |backend: &Value| backend.get("state").and_then(Value::as_str) == Some("live");
+        let all_live = backends.items.iter().all(is_live);
+        if json {
+            output::json_line(&json!({ "url": host.url(), "backends": backends.items, "jobs": running }))?;
+        } else {
+            output::line(&format!("host at {}", host.url()))?;
+            for backend in &backends.items {
+                output::line(&describe(backend))?;
+            }
+            for job in running.into_iter().flatten() {
+                let progress = &job.progress;
+                let (kind, backend, id) = (&job.kind, &job.backend, &job.id);
+                output::line(&format!(
+                    "job {id}: {kind} of {backend}, {} of about {}",
+                    progress.examined, progress.estimate
+                ))?;
+            }
+        }
+        jobs?;
+        Ok(Exit::fine_if(all_live))
+    })
+}
+
+fn describe(backend: &Value) -> String {
+    let text = |name: &str| backend.get(name).and_then(Value::as_str).unwrap_or_default();
+    let figure =
+        |name: &str| backend.get(name).filter(|value| !value.is_null()).map_or("?".to_owned(), Value::to_string);
+    let reason = match text("reason") {
+        "" => String::new(),
+        reason => format!(" ({reason})"),
+    };
+    format!(
+        "backend {}: {}{reason}, {} entries, lag {} s, {} queued, {} restarts",
+        text("name"),
+        text("state"),
+        figure("entries"),
+        figure("lag_seconds"),
+        figure("queue_depth"),
+        figure("restarts")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_in_a_line() {
+        let backend = json!({
+            "name": "local", "state": "degraded", "reason": "it traps", "entries": null, "lag_seconds": 0.5,
+            "queue_depth": 3, "restarts": 1,
+        });
+        let expected = "backend local: degraded (it traps), ? entries, lag 0.5 s, 3 queued, 1 restarts";
+        assert_eq!(describe(&backend), expected);
+    }
+}

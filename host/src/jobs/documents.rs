@@ -1,0 +1,161 @@
+//! Through the documents of a range: copying them, or comparing their copies.
+
+use bson::Bson;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::suspects::{self, About, Suspect};
+use super::task::{Task, TaskError};
+use crate::clock::unix_millis;
+use crate::codec::{Codec, HEADER_BYTES};
+use crate::kv::Digest;
+use crate::memcell::{DocumentKey, MemCell};
+use crate::mirror::MirrorState;
+use crate::mongo::{Batch, IdRange, JobKind, Place, RangeWalk, Tally};
+
+/// Suspects that gather before they are looked at again: each time costs the time that the mirror needs to catch up.
+const MAX_SUSPECTS: usize = 1000;
+
+/// Works through a range, from where the part was.
+pub(super) async fn walk(task: &mut Task<'_>, after: Option<Bson>, up_to: Option<Bson>) -> Result<(), TaskError> {
+    let after = match task.place() {
+        Some(Place::Id(id)) => Some(id.clone()),
+        _ => after,
+    };
+    let range = IdRange { after, up_to };
+    match task.job.kind {
+        JobKind::Backfill => copy(task, range).await,
+        JobKind::Verify | JobKind::Repair | JobKind::Restore | JobKind::Rekey => compare(task, range).await,
+    }
+}
+
+async fn copy(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
+    task.ready(MirrorState::takes_copies).await?;
+    // Of documents without a revision, it is the stamp: so it has to be from before any of them is read.
+    let reading = task.store.clock().now_before_inserts();
+    let mut documents = Ahead::start(task.store.repository().walk(range));
+    loop {
+        let batch = documents.next().await?;
+        task.ready(MirrorState::takes_copies).await?;
+        let examined = batch.documents.len();
+        task.pace.take(examined).await;
+        let copied = task.mirror.copy(batch.documents, reading).await?;
+        let tally =
+            Tally { examined: examined as u64, copied: copied.written, rejected: copied.rejected, ..Tally::default() };
+        let is_last = batch.next.is_none();
+        task.advance(batch.next.map(Place::Id), tally).await?;
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+async fn compare(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
+    let by_digest = !task.job.deep && task.mirror.has_digests();
+    let repository = task.store.repository();
+    let documents = if by_digest { repository.walk_revisions(range) } else { repository.walk(range) };
+    let mut documents = Ahead::start(documents);
+    let mut suspects: Vec<Suspect> = Vec::new();
+    let mut tally = Tally::default();
+    loop {
+        let batch = documents.next().await?;
+        task.ready(|state| *state == MirrorState::Live).await?;
+        tally.examined += batch.documents.len() as u64;
+        task.pace.take(batch.documents.len()).await;
+        suspects.extend(match by_digest {
+            true => compare_digests(task, &batch.documents).await?,
+            false => compare_copies(task, &batch.documents).await?,
+        });
+        let is_last = batch.next.is_none();
+        if suspects.len() >= MAX_SUSPECTS || is_last {
+            let looked_at = unix_millis() + 1;
+            let settled = suspects::settle(task, About::Documents, std::mem::take(&mut suspects), looked_at).await?;
+            tally = tally.plus(settled);
+        }
+        if suspects.is_empty() {
+            task.advance(batch.next.map(Place::Id), std::mem::take(&mut tally)).await?;
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// A task that reads the next documents while those before are worked on.
+struct Ahead {
+    batches: mpsc::Receiver<crate::Result<Batch>>,
+    reader: AbortHandle,
+}
+
+impl Ahead {
+    fn start(mut documents: RangeWalk) -> Self {
+        // One batch waits, one is being read.
+        let (sender, batches) = mpsc::channel(1);
+        let reader = tokio::spawn(async move {
+            loop {
+                let batch = documents.next().await;
+                let is_last = batch.as_ref().map_or(true, |batch| batch.next.is_none());
+                if sender.send(batch).await.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Self { batches, reader: reader.abort_handle() }
+    }
+
+    /// Not to be asked again after the last batch, or an error.
+    async fn next(&mut self) -> Result<Batch, TaskError> {
+        match self.batches.recv().await {
+            Some(batch) => Ok(batch?),
+            None => Err(TaskError::NotReady("closed".to_owned())),
+        }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// What looks wrong about whole documents and their copies.
+async fn compare_copies(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Suspect>, TaskError> {
+    let keys = documents.iter().map(MemCell::key).collect::<crate::Result<Vec<DocumentKey>>>()?;
+    let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
+    let copies = task.mirror.read(&names).await?;
+    let mut scratch = Vec::new();
+    let mut suspects = Vec::new();
+    for ((key, document), copy) in keys.iter().zip(documents).zip(&copies) {
+        task.vouched(key)?;
+        suspects.extend(suspects::judge(task, key, Some(document), copy.as_ref(), &mut scratch));
+    }
+    Ok(suspects)
+}
+
+/// What looks wrong about revisions and digests: what does, or can't be told by them, is looked at as a whole.
+async fn compare_digests(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Suspect>, TaskError> {
+    let keys = documents.iter().map(MemCell::key).collect::<crate::Result<Vec<DocumentKey>>>()?;
+    let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
+    let digests = task.mirror.digests(&names, HEADER_BYTES as u32).await?;
+    let mut unclear = Vec::new();
+    for ((key, document), digest) in keys.into_iter().zip(documents).zip(&digests) {
+        task.vouched(&key)?;
+        if !is_faithful(task.mirror.codec(), document, digest.as_ref()) {
+            unclear.push(key);
+        }
+    }
+    suspects::look(task, About::Documents, &unclear).await
+}
+
+/// Whether the copy is intact and bears the document's revision, or is rightly not there.
+fn is_faithful(codec: &Codec, document: &MemCell, digest: Option<&Digest>) -> bool {
+    match digest {
+        None => document.is_deleted(),
+        Some(_) if document.is_deleted() => false,
+        Some(digest) => {
+            let header = codec.verify(&digest.head, digest.rest_hash);
+            let revision = document.revision();
+            revision.is_some() && header.is_ok_and(|header| header.revision == revision)
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Through the entries of a shard: looking for those whose document is gone, bringing it back, or rewriting those that are outdated.
+
+use std::collections::HashSet;
+
+use super::rekey;
+use super::suspects::{self, About};
+use super::task::{Task, TaskError};
+use crate::clock::unix_millis;
+use crate::codec::Codec;
+use crate::kv::{Entry, GuestError, KvError, Page};
+use crate::memcell::{DocumentKey, MemCell};
+use crate::mirror::MirrorState;
+use crate::mongo::{Finding, JobKind, Place, Returned, Tally};
+
+/// Entries listed at a time.
+const PAGE: u32 = 1000;
+
+/// Works through a shard, from where the part was.
+pub(super) async fn walk(task: &mut Task<'_>, shard: u32) -> Result<(), TaskError> {
+    let is_restore = task.job.kind == JobKind::Restore;
+    let mut confirmed: HashSet<DocumentKey> = HashSet::new();
+    let mut cursor = None;
+    let mut is_first = true;
+    loop {
+        match is_restore {
+            true => task.ready(MirrorState::can_be_read).await?,
+            false => task.ready(|state| *state == MirrorState::Live).await?,
+        }
+        let Some(instance) = task.mirror.instance(shard) else {
+            return Err(task.not_ready());
+        };
+        if std::mem::take(&mut is_first)
+            && let Some(Place::Cursor { cursor: noted, instance: noted_for }) = task.place()
+            && *noted_for == instance
+        {
+            cursor = Some(noted.clone());
+        }
+        if cursor.is_none() {
+            task.forget_needs();
+        }
+        let Page { marks, next } = match task.mirror.scan(shard, cursor.take(), PAGE).await {
+            Err(KvError::Refused(GuestError::InvalidArgument(_))) => {
+                // The cursor means nothing any more, so the shard is looked through from its beginning.
+                task.advance(None, Tally::default()).await?;
+                continue;
+            }
+            page => page?,
+        };
+        task.pace.take(marks.len()).await;
+        let listed = marks.len() as u64;
+        let keys: Vec<DocumentKey> = marks.into_iter().map(|mark| DocumentKey::from_backend(mark.key)).collect();
+        let own = keys.iter().filter(|key| task.mirror.is_own(key)).count() as u64;
+        let keys: Vec<DocumentKey> = keys.into_iter().filter(|key| key.to_bson().is_ok()).collect();
+        let foreign = listed - own - keys.len() as u64;
+        let existing = task.store.repository().existing(&keys).await?;
+        if task.job.kind == JobKind::Rekey {
+            let tally = rekey::rewrite(task, &keys, &existing).await?;
+            let tally = tally.plus(Tally { examined: listed - own, foreign, ..Tally::default() });
+            let place = next.clone().map(|cursor| Place::Cursor { cursor, instance: instance.clone() });
+            task.advance(place, tally).await?;
+            match next {
+                None => return Ok(()),
+                next => cursor = next,
+            }
+            continue;
+        }
+        let present = existing.len() as u64;
+        let absent: Vec<DocumentKey> =
+            keys.into_iter().filter(|key| !existing.contains_key(key) && !confirmed.contains(key)).collect();
+        let mut tally = Tally { examined: listed - own, foreign, ..Tally::default() };
+        if is_restore {
+            tally = tally.plus(Tally { present, ..Tally::default() }).plus(restore(task, &absent).await?);
+        } else if !absent.is_empty() {
+            let suspects = suspects::look(task, About::Entries, &absent).await?;
+            let looked_at = unix_millis() + 1;
+            // An entry can be listed twice, but is one difference.
+            confirmed.extend(suspects.iter().map(|suspect| suspect.key.clone()));
+            tally = tally.plus(suspects::settle(task, About::Entries, suspects, looked_at).await?);
+        }
+        let place = next.clone().map(|cursor| Place::Cursor { cursor, instance: instance.clone() });
+        task.advance(place, tally).await?;
+        match next {
+            None => return Ok(()),
+            next => cursor = next,
+        }
+    }
+}
+
+/// Brings the documents of these keys back to MongoDB, which doesn't have them.
+async fn restore(task: &mut Task<'_>, keys: &[DocumentKey]) -> Result<Tally, TaskError> {
+    let mut tally = Tally::default();
+    if keys.is_empty() {
+        return Ok(tally);
+    }
+    // A document that was deleted a moment ago still has its copy. Where a tail is at work, the copy is gone once it has passed.
+    task.mirror.passed_if_tailed(unix_millis() + 1).await;
+    let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
+    let copies = task.mirror.read(&names).await?;
+    let mut documents = Vec::new();
+    for (key, copy) in keys.iter().zip(copies) {
+        let Some(copy) = copy else { continue };
+        match decode(task.mirror.codec(), key, &copy) {
+            Ok(document) => documents.push(document),
+            Err(reason) => {
+                tracing::warn!(job = %task.job.id, event_id = %key, reason, "a copy can't be restored");
+                tally.corrupt += 1;
+                task.remember(finding(key, "corrupt"));
+            }
+        }
+    }
+    let keys = documents.iter().map(MemCell::key).collect::<crate::Result<Vec<DocumentKey>>>()?;
+    for (key, returned) in keys.iter().zip(task.store.repository().insert_absent(documents).await?) {
+        match returned {
+            Returned::Inserted => tally.restored += 1,
+            Returned::Present => tally.present += 1,
+            Returned::Refused => {
+                tracing::warn!(job = %task.job.id, event_id = %key, "mongodb does not take this document back");
+                tally.rejected += 1;
+                task.remember(finding(key, "rejected"));
+            }
+        }
+    }
+    Ok(tally)
+}
+
+/// The document of a copy, if it is that of its key.
+fn decode(codec: &Codec, key: &DocumentKey, copy: &Entry) -> Result<MemCell, String> {
+    let envelope = codec.open(key.as_str(), &copy.value).map_err(|corrupt| corrupt.to_string())?;
+    let document = envelope.document().map_err(|corrupt| corrupt.to_string())?;
+    match document.key() {
+        Ok(own) if own == *key => Ok(document),
+        _ => Err("it is the copy of another document".to_owned()),
+    }
+}
+
+fn finding(key: &DocumentKey, kind: &str) -> Finding {
+    Finding { event_id: key.to_string(), kind: kind.to_owned(), paths: Vec::new(), repaired: false }
+}

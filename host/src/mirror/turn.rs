@@ -1,0 +1,173 @@
+//! Whose turn it is to tail a backend that several hosts share.
+//!
+//! The host that holds the lease has the tail, and fills, sweeps, repairs and writes checkpoints. The others stand by: their direct
+//! writes go to the backend all the same (they are *newer* or nothing), and from what the holder says of its progress they know
+//! how far copies can be relied on. When the holder gives the lease back, or is gone for as long as it lasts, one of them goes on
+//! from the checkpoint in the backend.
+//!
+//! A holder that was paused may write on before it notices. So whatever a tail writes bears the lease's token, and a backend with
+//! *fencing* refuses a write over one with a larger token. Without fencing there is only the clock: a tail ends before its lease
+//! does, but a write that was on its way then can't be called back.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::checkpoint::{Checkpoint, Found};
+use super::{Inner, MirrorState};
+use crate::kv::{Backend, GuestError, KvError};
+use crate::mongo::{Claim, Holder, Lease, LeaseNote, Sighting};
+
+/// How long a lease lasts without a sign of life.
+const LENGTH: Duration = Duration::from_secs(10);
+
+/// How often the holder gives one, and the others look.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// How long before its end a lease that can't be renewed counts as lost.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Whose turn it is, as far as this host knows.
+#[derive(Default)]
+pub(super) struct Turn {
+    held: Mutex<Option<Lease>>,
+    /// Who has it, if it isn't this host.
+    other: Mutex<Option<String>>,
+    sighting: tokio::sync::Mutex<Sighting>,
+}
+
+impl Turn {
+    fn held(&self) -> MutexGuard<'_, Option<Lease>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is this host's.
+    pub(super) fn is_held(&self) -> bool {
+        self.held().is_some()
+    }
+
+    /// The name of the host whose it is instead.
+    pub(super) fn other(&self) -> Option<String> {
+        self.other.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_other(&self, name: Option<String>) {
+        *self.other.lock().unwrap_or_else(PoisonError::into_inner) = name;
+    }
+}
+
+/// Stands by until it is this host's turn. Cancellation safe.
+///
+/// # Errors
+/// If the backend turns out to be another mirror's.
+pub(super) async fn wait(mirror: &Inner, backend: &Backend, generations: &[Option<u64>]) -> Result<(), String> {
+    let mut sighting = mirror.turn.sighting.lock().await;
+    loop {
+        let asked = mirror.repository.acquire_lease(&name(mirror), &mirror.identity, LENGTH, &mut sighting).await;
+        match asked {
+            Ok(Claim::Held(lease)) => match hold(mirror, backend, &lease).await {
+                Ok(()) => {
+                    tracing::info!(backend = %mirror.config.name, token = lease.token(), "this host mirrors to the shared backend");
+                    mirror.turn.set_other(None);
+                    *mirror.turn.held() = Some(lease);
+                    return Ok(());
+                }
+                Err(error) => {
+                    mirror.set_state(MirrorState::Degraded { reason: error.to_string() });
+                    // Others may have more luck; if this can't be told to MongoDB, it ends by itself.
+                    let _ = mirror.repository.release_lease(&lease).await;
+                }
+            },
+            Ok(Claim::Taken(holder)) => stand_by(mirror, backend, generations, &holder).await?,
+            Err(error) => mirror.set_state(MirrorState::Degraded { reason: error.to_string() }),
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// Makes the backend keep everybody out who had the turn before.
+async fn hold(mirror: &Inner, backend: &Backend, lease: &Lease) -> Result<(), KvError> {
+    match backend.hold(lease.token()).await {
+        Err(KvError::Refused(GuestError::Unsupported(_))) => {
+            tracing::warn!(
+                backend = %mirror.config.name,
+                "the plugin has no fencing: a host that is paused at the wrong moment can put an older copy over a newer one"
+            );
+            Ok(())
+        }
+        end => end,
+    }
+}
+
+/// What can be known of the backend from what the holder says.
+async fn stand_by(
+    mirror: &Inner,
+    backend: &Backend,
+    generations: &[Option<u64>],
+    holder: &Holder,
+) -> Result<(), String> {
+    mirror.turn.set_other(Some(holder.name.split('#').next().unwrap_or_default().to_owned()));
+    let LeaseNote { passed_millis, complete } = holder.note;
+    if !complete {
+        let reason = format!("{} is copying to the shared backend", holder.name);
+        mirror.set_state(MirrorState::Degraded { reason });
+        return Ok(());
+    }
+    if !mirror.accepts() {
+        let Ok(stored) = Checkpoint::read(backend, &mirror.repository.namespace()).await else { return Ok(()) };
+        if let Some(reason) = stored.inventory.missing_from(mirror.copies.codec()) {
+            return Err(reason);
+        }
+        match stored.found {
+            Found::Mismatch(reason) => return Err(reason),
+            Found::Position { .. } => {
+                mirror.checkpoint_holds(stored.bytes);
+                mirror.accept();
+            }
+            Found::Nothing | Found::Unfilled => return Ok(()),
+        }
+    }
+    mirror.all_are_filled(generations);
+    mirror.progress.others_passed(passed_millis);
+    mirror.show_progress();
+    Ok(())
+}
+
+/// Keeps the lease. Returns once it is lost, or can't be relied on any more.
+pub(super) async fn keep(mirror: &Inner) {
+    loop {
+        let Some(lease) = mirror.turn.held().clone() else { return };
+        let last_moment = lease.valid_until().checked_sub(MARGIN).unwrap_or_else(Instant::now);
+        let note = LeaseNote { passed_millis: mirror.progress.has_come_to(), complete: mirror.is_complete() };
+        let renewed = tokio::time::timeout_at(last_moment.into(), mirror.repository.renew_lease(&lease, LENGTH, note));
+        match renewed.await {
+            Ok(Ok(Some(renewed))) => *mirror.turn.held() = Some(renewed),
+            Ok(Ok(None)) | Err(_) => return,
+            Ok(Err(error)) => {
+                tracing::debug!(backend = %mirror.config.name, %error, "the lease of a shared backend could not be renewed");
+                if Instant::now() >= last_moment {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// It is no longer this host's turn.
+pub(super) fn lost(mirror: &Inner) {
+    *mirror.turn.held() = None;
+    // Others move it now.
+    mirror.set_checkpoint_moment(0);
+}
+
+/// Lets others have their turn at once.
+pub(super) async fn give_back(mirror: &Inner) {
+    let Some(lease) = mirror.turn.held().take() else { return };
+    if let Err(error) = mirror.repository.release_lease(&lease).await {
+        tracing::debug!(backend = %mirror.config.name, %error, "the lease of a shared backend could not be given back");
+    }
+}
+
+fn name(mirror: &Inner) -> String {
+    format!("tail:{}", mirror.config.name)
+}

@@ -1,0 +1,187 @@
+//! The collection in parts: ranges of ids of all types, walked through in their order.
+
+use std::collections::HashMap;
+
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use futures::TryStreamExt as _;
+use mongodb::Cursor;
+
+use super::connect::bounded;
+use super::filters;
+use super::reads::{IDS_PER_QUERY, id};
+use super::repository::Repository;
+use crate::memcell::{DocumentKey, MemCell};
+use crate::{ErrorKind, Result};
+
+/// How many ids are drawn for each bound: the more, the more even the ranges.
+const DRAWN_PER_RANGE: usize = 8;
+
+/// Fewer documents than this make no range of their own.
+const SMALLEST_RANGE: u64 = 25_000;
+
+/// The most documents of one batch, and about how many bytes of them.
+const BATCH_DOCUMENTS: usize = 500;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// Documents that the server sends at a time, or as many as fit into one answer.
+const SERVER_BATCH: u32 = 1000;
+
+/// Ids after the first bound and up to the second; `None`: without bound.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct IdRange {
+    /// Not included.
+    pub after: Option<Bson>,
+    /// Included.
+    pub up_to: Option<Bson>,
+}
+
+/// A step through a range.
+#[derive(Debug)]
+pub struct Batch {
+    /// The documents, live and deleted, in the order of their ids. Whole, or cut down to what a comparison of revisions needs.
+    pub documents: Vec<MemCell>,
+    /// The last id of the step; `None`: the range ends here.
+    pub next: Option<Bson>,
+}
+
+impl Repository {
+    /// About how many documents there are.
+    ///
+    /// # Errors
+    /// Those of MongoDB being away.
+    pub async fn estimated_count(&self) -> Result<u64> {
+        bounded(self.timeout, self.authority.estimated_document_count()).await
+    }
+
+    /// Cuts the collection into ranges of about the same number of documents, `most` at the most. Together they hold every id there
+    /// can be.
+    ///
+    /// # Errors
+    /// Those of MongoDB being away.
+    pub async fn id_ranges(&self, most: usize) -> Result<Vec<IdRange>> {
+        let count = self.estimated_count().await?;
+        let ranges = usize::try_from(count / SMALLEST_RANGE).unwrap_or(most).clamp(1, most.max(1));
+        if ranges == 1 {
+            return Ok(vec![IdRange::default()]);
+        }
+        let size = i64::try_from(ranges * DRAWN_PER_RANGE).unwrap_or(i64::MAX);
+        let pipeline = vec![
+            doc! { "$sample": { "size": size } },
+            doc! { "$project": { "_id": 1 } },
+            doc! { "$sort": { "_id": 1 } },
+        ];
+        let aggregate = self.documents.collection.aggregate(pipeline).max_time(self.timeout);
+        let drawn: Result<Vec<Document>> = bounded(self.timeout, async { aggregate.await?.try_collect().await }).await;
+        let drawn = match drawn {
+            // A server that can't draw without looking at everything. One range is as right, if slower, as many.
+            Err(error) if error.kind() == ErrorKind::Timeout => {
+                tracing::warn!(%error, "the collection is not cut into ranges");
+                return Ok(vec![IdRange::default()]);
+            }
+            drawn => drawn?,
+        };
+        let ids: Vec<Bson> = drawn.into_iter().filter_map(|mut document| document.remove("_id")).collect();
+        let mut bounds: Vec<Bson> =
+            ids.chunks(DRAWN_PER_RANGE).skip(1).filter_map(|ids| ids.first().cloned()).collect();
+        // A drawing may have drawn an id twice.
+        bounds.dedup();
+        let starts = std::iter::once(None).chain(bounds.iter().cloned().map(Some));
+        let ends = bounds.iter().cloned().map(Some).chain(std::iter::once(None));
+        Ok(starts.zip(ends).map(|(after, up_to)| IdRange { after, up_to }).collect())
+    }
+
+    /// Begins to walk through a range, with whole documents.
+    pub fn walk(&self, range: IdRange) -> RangeWalk {
+        RangeWalk { repository: self.clone(), range, projection: None, cursor: None }
+    }
+
+    /// As [`Repository::walk`], with only `_id`, `revision` and `deleted_at` of each document.
+    pub fn walk_revisions(&self, range: IdRange) -> RangeWalk {
+        RangeWalk { projection: Some(revisions()), ..self.walk(range) }
+    }
+
+    /// Which of these keys are those of documents, and whether those are live.
+    ///
+    /// # Errors
+    /// Also those of [`DocumentKey::to_bson`].
+    pub async fn existing(&self, keys: &[DocumentKey]) -> Result<HashMap<DocumentKey, bool>> {
+        let documents = self.revisions(keys).await?;
+        Ok(documents.into_iter().map(|(key, document)| (key, !document.is_deleted())).collect())
+    }
+
+    /// The documents of these keys, live and deleted, cut down to what a comparison of revisions needs.
+    ///
+    /// # Errors
+    /// Also those of [`DocumentKey::to_bson`].
+    pub async fn revisions(&self, keys: &[DocumentKey]) -> Result<HashMap<DocumentKey, MemCell>> {
+        let ids = keys.iter().map(DocumentKey::to_bson).collect::<Result<Vec<Bson>>>()?;
+        let mut documents = HashMap::with_capacity(ids.len());
+        for ids in ids.chunks(IDS_PER_QUERY) {
+            let find = self.authority.find(doc! { "_id": { "$in": ids } }).projection(revisions());
+            let found: Vec<RawDocumentBuf> = bounded(self.timeout, async { find.await?.try_collect().await }).await?;
+            for document in found.into_iter().map(MemCell::from_raw) {
+                documents.insert(document.key()?, document);
+            }
+        }
+        Ok(documents)
+    }
+}
+
+/// A walk through a range in one query, which is made again from where it was if the server has forgotten it meanwhile.
+pub struct RangeWalk {
+    repository: Repository,
+    /// What is left.
+    range: IdRange,
+    projection: Option<Document>,
+    cursor: Option<Cursor<RawDocumentBuf>>,
+}
+
+impl RangeWalk {
+    /// The next documents: as many as fit into a few megabytes. What is there all the while is seen once.
+    ///
+    /// # Errors
+    /// Those of MongoDB being away. The walk can be gone on with.
+    pub async fn next(&mut self) -> Result<Batch> {
+        let was_open = self.cursor.is_some();
+        match self.advance().await {
+            // A server forgets a query that nobody has asked about for ten minutes.
+            Err(_) if was_open => self.advance().await,
+            batch => batch,
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Batch> {
+        let mut cursor = match self.cursor.take() {
+            Some(cursor) => cursor,
+            None => self.open().await?,
+        };
+        let mut documents = Vec::with_capacity(BATCH_DOCUMENTS);
+        let mut bytes = 0;
+        while documents.len() < BATCH_DOCUMENTS && bytes < BATCH_BYTES {
+            if !bounded(self.repository.timeout, cursor.advance()).await? {
+                return Ok(Batch { documents, next: None });
+            }
+            let document = cursor.current().to_owned();
+            bytes += document.as_bytes().len();
+            documents.push(MemCell::from_raw(document));
+        }
+        let next = documents.last().map(id).transpose()?;
+        self.range.after.clone_from(&next);
+        self.cursor = Some(cursor);
+        Ok(Batch { documents, next })
+    }
+
+    async fn open(&mut self) -> Result<Cursor<RawDocumentBuf>> {
+        let IdRange { after, up_to } = &self.range;
+        let filter = filters::within_ids(&Document::new(), after.as_ref(), up_to.as_ref());
+        let mut find = self.repository.authority.find(filter).sort(doc! { "_id": 1 }).batch_size(SERVER_BATCH);
+        if let Some(projection) = &self.projection {
+            find = find.projection(projection.clone());
+        }
+        bounded(self.repository.timeout, find).await
+    }
+}
+
+fn revisions() -> Document {
+    doc! { "revision": 1, "deleted_at": 1 }
+}

@@ -1,0 +1,96 @@
+//! Spans for a collector of OpenTelemetry, if the configuration names one: OTLP over HTTP, in batches, from a thread of its own.
+//!
+//! A collector that is slow or away costs spans and nothing else: what doesn't fit the bounded queue is dropped.
+
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{Context, KeyValue, propagation::TextMapPropagator as _};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tracing::{Level, Metadata, Span, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::TracesConfig;
+
+/// How long one batch may take to be sent.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end of the process waits for what is left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where spans go.
+pub struct Exporter {
+    provider: SdkTracerProvider,
+}
+
+impl Exporter {
+    /// Begins to send to `config.endpoint`. To be called, and dropped, outside of a runtime, since it waits. The headers that the
+    /// collector wants are in `OTEL_EXPORTER_OTLP_HEADERS`, as is usual.
+    ///
+    /// # Errors
+    /// What the exporter has against its settings, or the system against one more thread.
+    pub fn start(endpoint: &str, config: &TracesConfig, host: &str) -> Result<Self, String> {
+        let client = reqwest::blocking::Client::builder().timeout(SEND_TIMEOUT).build();
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(client.map_err(|error| error.to_string())?)
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(endpoint)
+            .with_timeout(SEND_TIMEOUT)
+            .build()
+            .map_err(|error| error.to_string())?;
+        let resource = Resource::builder()
+            .with_service_name("memcell")
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+            .with_attribute(KeyValue::new("service.instance.id", host.to_owned()))
+            .build();
+        let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample)));
+        let provider = SdkTracerProvider::builder()
+            .with_resource(resource)
+            .with_sampler(sampler)
+            .with_batch_exporter(exporter)
+            .build();
+        Ok(Self { provider })
+    }
+
+    /// What collects the spans of this program, and what is logged within them.
+    pub fn layer<S>(&self) -> impl Layer<S> + Send + Sync + 'static
+    where
+        S: Subscriber + for<'s> LookupSpan<'s> + Send + Sync,
+    {
+        let tracer = self.provider.tracer("memcell");
+        tracing_opentelemetry::layer().with_tracer(tracer).with_threads(false).with_filter(filter_fn(is_exported))
+    }
+
+    /// Sends what is left, within a few seconds.
+    ///
+    /// # Errors
+    /// What kept it from that.
+    pub fn close(self) -> Result<(), String> {
+        self.provider.shutdown_with_timeout(CLOSE_TIMEOUT).map_err(|error| error.to_string())
+    }
+}
+
+/// Those of the host itself: what libraries do is theirs, and what is said at debug level may be private.
+fn is_exported(metadata: &Metadata<'_>) -> bool {
+    let least = if metadata.is_span() { Level::DEBUG } else { Level::INFO };
+    metadata.target().starts_with("memcell_host") && *metadata.level() <= least
+}
+
+/// Makes a span a part of the trace that a client began, as the W3C's `traceparent` header tells it. Anything else is ignored.
+pub fn adopt(span: &Span, traceparent: &str) {
+    let carrier = std::collections::HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier);
+    // Refused where nobody collects spans.
+    let _ = span.set_parent(context);
+}
+
+/// Says of a span how its request was answered.
+pub fn answered(span: &Span, status: u16) {
+    span.set_attribute("http.response.status_code", i64::from(status));
+}

@@ -1,0 +1,178 @@
+//! Jobs from their order to their end: progress, resuming, cancelling, refusals, schedules.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use memcell_tests::host::{TestHost, eventually, file, hostile, in_memory, remote};
+use memcell_tests::redis::RedisServer;
+use mongodb::bson::{Bson, DateTime, doc};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{append, done, ended, figures, job, order};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_brings_back_what_a_backend_has_lost() -> Result<()> {
+    let server = RedisServer::start(&["--appendonly", "no"])?;
+    let host = TestHost::start(vec![remote(&[server.address()], &[])?]).await?;
+    host.live().await?;
+    let mut ids = append(&host, 3, 120).await?;
+    host.collection.insert_one(doc! { "_id": "text", "timestamp": DateTime::now() }).await?;
+    host.collection.insert_one(doc! { "_id": 7_i64, "timestamp": DateTime::now() }).await?;
+    host.settled().await?;
+    ids.extend(["\"text\"".to_owned(), "{\"$numberLong\":\"7\"}".to_owned()]);
+    let mut connection = server.connect()?;
+    for id in &ids {
+        redis::cmd("DEL").arg(format!("memcell:{id}")).exec(&mut connection)?;
+    }
+    let verified = done(&host, &json!({ "kind": "verify" })).await?;
+    assert_eq!(figures(&verified), [("missing".to_owned(), 122)], "{verified}");
+    let copied = done(&host, &json!({ "kind": "backfill", "backend": "local" })).await?;
+    assert_eq!(figures(&copied), [("copied".to_owned(), 122)], "{copied}");
+    assert_eq!(copied["progress"]["examined"], 122);
+    let verified = done(&host, &json!({ "kind": "verify", "deep": true })).await?;
+    assert!(figures(&verified).is_empty(), "{verified}");
+    assert_eq!(verified["progress"]["examined"], 244, "all documents and all copies");
+    assert!(host.mirrored(&ids[0]).await?.is_some());
+    host.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_goes_on_after_a_restart_where_it_was() -> Result<()> {
+    let directory = TempDir::new()?;
+    let mut host = TestHost::start(vec![file(directory.path())?]).await?;
+    host.live().await?;
+    append(&host, 5, 2400).await?;
+    host.settled().await?;
+    let id = order(&host, &json!({ "kind": "verify", "deep": true, "rate": 600 })).await?;
+    eventually(
+        "some of it is noted",
+        async || Ok(job(&host, &id).await?["progress"]["examined"].as_u64() >= Some(500)),
+    )
+    .await?;
+    host.restart(vec![file(directory.path())?]).await?;
+    let before = job(&host, &id).await?;
+    assert_eq!(before["state"], "running", "{before}");
+    let after = ended(&host, &id).await?;
+    assert_eq!((&after["state"], &after["progress"]["examined"]), (&json!("done"), &json!(4800)), "{after}");
+    assert!(figures(&after).is_empty(), "{after}");
+    host.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_can_be_given_up_and_the_same_can_not_be_done_twice() -> Result<()> {
+    let host = TestHost::start(vec![in_memory()?]).await?;
+    host.live().await?;
+    append(&host, 6, 300).await?;
+    let body = json!({ "kind": "verify", "rate": 10 });
+    let id = order(&host, &body).await?;
+    let again = host.json("POST", "/v1/jobs", &body).await?;
+    assert_eq!((again.status, &again.body["code"]), (409, &json!("already_exists")), "{again:?}");
+    assert!(again.body["detail"].as_str().is_some_and(|detail| detail.contains(&id)), "{again:?}");
+    let path = format!("/v1/jobs/{id}");
+    assert_eq!(host.request("DELETE", &path).await?.status, 200);
+    let cancelled = ended(&host, &id).await?;
+    assert_eq!(cancelled["state"], "cancelled", "{cancelled}");
+    assert_eq!(host.request("DELETE", &path).await?.body["state"], "cancelled", "once more does nothing");
+    let next = done(&host, &json!({ "kind": "verify" })).await?;
+    let listed = host.request("GET", "/v1/jobs").await?.body;
+    let ids: Vec<_> = listed["items"].as_array().unwrap().iter().map(|job| job["id"].clone()).collect();
+    assert_eq!(ids, [next["id"].clone(), json!(id)], "the newest first");
+    host.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_no_sense_is_refused() -> Result<()> {
+    let host = TestHost::start(vec![in_memory()?]).await?;
+    for (body, status, code, detail) in [
+        (json!({ "kind": "verify", "backend": "other" }), 400, "invalid_argument", "there is local"),
+        (json!({ "kind": "conquer" }), 422, "invalid_body", "conquer"),
+        (json!({ "kind": "verify", "rate": 0 }), 422, "invalid_body", "rate"),
+        (json!({ "kind": "verify", "depth": 3 }), 422, "invalid_body", "depth"),
+        (json!({}), 422, "invalid_body", "kind"),
+    ] {
+        let answer = host.json("POST", "/v1/jobs", &body).await?;
+        let said = answer.body["detail"].as_str().unwrap_or_default();
+        assert_eq!((answer.status, &answer.body["code"]), (status, &json!(code)), "{body}: {answer:?}");
+        assert!(said.contains(detail) || detail == "rate", "{body}: {said}");
+    }
+    for method in ["GET", "DELETE"] {
+        let answer = host.request(method, "/v1/jobs/none").await?;
+        assert_eq!((answer.status, &answer.body["code"]), (404, &json!("not_found")));
+    }
+    host.stop().await?;
+    Ok(())
+}
+
+/// A job about a backend that is given up fails, and says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_a_backend_that_failed_fails() -> Result<()> {
+    let mut config = in_memory()?;
+    config.settings = vec![("nonsense".to_owned(), "x".to_owned())];
+    let host = TestHost::start(vec![config]).await?;
+    append(&host, 7, 3).await?;
+    let id = order(&host, &json!({ "kind": "verify" })).await?;
+    let failed = ended(&host, &id).await?;
+    assert_eq!(failed["state"], "failed");
+    assert!(failed["reason"].as_str().is_some_and(|reason| reason.contains("nonsense")), "{failed}");
+    host.stop().await?;
+    Ok(())
+}
+
+/// A document whose id is of any type that MongoDB takes has its copy compared, and restored if it is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_of_all_types_are_verified() -> Result<()> {
+    let host = TestHost::start(vec![in_memory()?]).await?;
+    host.live().await?;
+    let ids = [
+        Bson::String("x".into()),
+        Bson::Int32(1),
+        Bson::Int64(2),
+        Bson::Double(2.5),
+        Bson::Boolean(true),
+        Bson::Null,
+        Bson::DateTime(DateTime::from_millis(5)),
+        Bson::Document(doc! { "a": 1, "b": [1, "x"] }),
+        Bson::Binary(mongodb::bson::Binary {
+            subtype: mongodb::bson::spec::BinarySubtype::Generic,
+            bytes: vec![1, 2, 3],
+        }),
+    ];
+    for id in ids.clone() {
+        host.collection.insert_one(doc! { "_id": id, "timestamp": DateTime::now() }).await?;
+    }
+    host.settled().await?;
+    for deep in [true, false] {
+        let verified = done(&host, &json!({ "kind": "verify", "deep": deep })).await?;
+        assert!(figures(&verified).is_empty(), "{verified}");
+        assert_eq!(verified["progress"]["examined"], 2 * ids.len());
+    }
+    host.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_orders_jobs_by_itself() -> Result<()> {
+    let losing = hostile(&[("mode", "lost-write"), ("on", "put"), ("after", "1"), ("times", "2")])?;
+    let host = TestHost::start_with(vec![losing], |config| {
+        config.schedule.verify = Some(Duration::from_secs(1));
+        config.schedule.repair = true;
+    })
+    .await?;
+    host.live().await?;
+    host.append(&memcell_tests::operations::memcell("x")).await?;
+    host.append(&memcell_tests::operations::memcell("y")).await?;
+    eventually("a scheduled repair has mended what was lost", async || {
+        let jobs = host.request("GET", "/v1/jobs").await?.body;
+        let ended = jobs["items"].as_array().unwrap().iter().filter(|job| job["state"] == "done").count();
+        Ok(ended >= 2)
+    })
+    .await?;
+    host.settled().await?;
+    assert_eq!(host.store.backends().await[0].entries, Some(2));
+    host.stop().await?;
+    Ok(())
+}
