@@ -284,6 +284,14 @@ impl TestHost {
         Ok(Answer { status, headers, body })
     }
 
+    /// The figure of `/metrics` with this name and these labels, if it is there.
+    pub async fn figure(&self, name_and_labels: &str) -> Result<Option<f64>> {
+        let text = self.request("GET", "/metrics").await?.body;
+        let mut lines = text.as_str().context("no metrics")?.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
+        Ok(value.map(str::parse).transpose()?)
+    }
+
     /// Appends a document, and answers its id.
     pub async fn append(&self, memcell: &Value) -> Result<String> {
         let answer = self.json("POST", "/v1/memcells", memcell).await?;

@@ -4,7 +4,8 @@
 //! It is `ARCHITECTURE.md`, «How a copy stays right», as a state machine. An insert is two steps, since its revision is read
 //! from the clock before it lands; no other operation of the host on that key comes in between, but anybody else's may. That the
 //! tail looks again when its write is refused mends what lies outside the model (several hosts, inserts whose fate is unknown);
-//! here it shows that it does no harm. For each rule there is a variant without it, which must be caught: otherwise the model would
+//! here it shows that it does no harm. An event that says which revision a change made needs no re-read if a direct write of that
+//! revision is the last thing that the backend took for the key. For each rule there is a variant without it, which must be caught: otherwise the model would
 //! prove nothing.
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
@@ -35,14 +36,14 @@ enum Tail {
     Idle,
     /// It has re-read the document for so many events, and is about to write.
     Read {
-        events: u8,
+        events: usize,
         stamp: u8,
         value: Value,
         condition: Condition,
     },
     /// Its write was refused: it is about to read once more.
     Refused {
-        events: u8,
+        events: usize,
     },
 }
 
@@ -50,7 +51,13 @@ enum Tail {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Job {
     Due,
-    Read { stamp: u8, value: Value, condition: Condition },
+    /// It found nothing, and has the tail see to it.
+    Handed,
+    Read {
+        stamp: u8,
+        value: Value,
+        condition: Condition,
+    },
     Done,
 }
 
@@ -60,11 +67,15 @@ struct State {
     next_content: u8,
     operations_left: u8,
     document: Option<Document>,
+    /// The revision of the last document that another program removed.
+    removed: Option<u8>,
     stored: (u8, Value),
     /// Direct writes under way; any of them may be the next to arrive.
     direct: BTreeSet<(u8, Value)>,
-    /// Changes that the tail has not been told of.
-    events: u8,
+    /// Changes that the tail has not been told of, each with the revision that it gave the document.
+    events: VecDeque<Option<u8>>,
+    /// The stamp of the direct write that the backend took, if the tail has written nothing since.
+    delivered: Option<u8>,
     tail: Tail,
     job: Job,
     /// The revision of an insert that has not landed.
@@ -85,6 +96,8 @@ enum Without {
     JobNewer,
     /// A repair is made beside the tail, not in its order.
     RepairByTail,
+    /// A job removes what it found gone by itself.
+    RemovalByTail,
     /// The checkpoint moves before the write is made.
     CheckpointBehind,
     /// A re-read is stamped with the clock's reading as it is, although an insert with an older one is under way.
@@ -95,6 +108,12 @@ enum Without {
     InsertByClock,
     /// An update counts one up and looks at no clock.
     UpdateByClock,
+    /// A direct write counts as the last one although the tail has written since.
+    DeliveredForgotten,
+    /// An event bears the document's revision also if the change left it alone, as the document in the event of a replacement does.
+    OwnRevision,
+    /// What the last event says stands for all that came before it.
+    EveryEvent,
 }
 
 fn view(document: Option<Document>) -> Value {
@@ -119,6 +138,13 @@ fn put(stored: (u8, Value), stamp: u8, value: Value, condition: Condition) -> Op
     allowed.then_some((stamp.max(stored.0), value))
 }
 
+/// Whether the backend has what the next so many events tell of.
+fn is_delivered(state: &State, events: usize, without: Without) -> bool {
+    let mut next = state.events.range(..events);
+    let told = without == Without::EveryEvent || next.clone().all(Option::is_some);
+    told && state.delivered.is_some() && next.next_back() == Some(&state.delivered)
+}
+
 struct Steps<'a> {
     state: &'a State,
     without: Without,
@@ -130,8 +156,8 @@ impl Steps<'_> {
     fn written(&mut self, document: Option<Document>, stamp: u8, adjust: impl Fn(&mut State)) {
         let mut after = self.state.clone();
         after.clock = (self.state.clock + 1).max(stamp);
+        after.events.push_back(document.map(|_| stamp));
         after.document = document;
-        after.events += 1;
         adjust(&mut after);
         self.next.push(after.clone());
         after.direct.insert((stamp, view(document)));
@@ -187,23 +213,30 @@ impl Steps<'_> {
         self.written(None, counted.max(clock), Self::spend);
     }
 
-    /// Another program writes as it likes: it keeps the revision, drops it, or removes the document. No direct write.
+    /// Another program writes as it likes: it keeps the revision, drops it, removes the document, or inserts one with the revision of
+    /// one that was removed. No direct write.
     fn others_write(&mut self) {
         let state = self.state;
         if state.operations_left == 0 {
             return;
         }
         let bare = Document { content: state.next_content, revision: None, hidden: false };
-        let mut outcomes = vec![Some(bare)];
+        let mut outcomes = vec![(Some(bare), None)];
         if let Some(document) = state.document {
-            outcomes.push(Some(Document { content: state.next_content, ..document }));
-            outcomes.push(None);
+            let changed = Document { content: state.next_content, ..document };
+            outcomes.push((Some(changed), changed.revision.filter(|_| self.without == Without::OwnRevision)));
+            outcomes.push((None, None));
+        } else if let Some(revision) = state.removed {
+            outcomes.push((Some(Document { revision: Some(revision), ..bare }), Some(revision)));
         }
-        for document in outcomes {
+        for (document, told) in outcomes {
             let mut after = state.clone();
             after.document = document;
             after.next_content += 1;
-            after.events += 1;
+            after.events.push_back(told);
+            if document.is_none() {
+                after.removed = state.document.and_then(|document| document.revision);
+            }
             Self::spend(&mut after);
             self.next.push(after);
         }
@@ -214,7 +247,10 @@ impl Steps<'_> {
         for write in &self.state.direct {
             let mut after = self.state.clone();
             after.direct.remove(write);
-            after.stored = put(after.stored, write.0, write.1, condition).unwrap_or(after.stored);
+            if let Some(stored) = put(after.stored, write.0, write.1, condition) {
+                after.stored = stored;
+                after.delivered = Some(write.0);
+            }
             self.next.push(after);
         }
     }
@@ -233,11 +269,21 @@ impl Steps<'_> {
             Tail::Idle => {
                 let condition =
                     if self.without == Without::TailNotOlder { Condition::Newer } else { Condition::NotOlder };
-                if state.events > 0 {
-                    read(state.events, condition, &|_| {});
+                let (told, new): (Vec<_>, Vec<_>) =
+                    (1..=state.events.len()).partition(|events| is_delivered(state, *events, self.without));
+                for events in new {
+                    read(events, condition, &|_| {});
                 }
                 if state.repairs_left > 0 && self.without != Without::RepairByTail {
                     read(0, Condition::Always, &|after| after.repairs_left -= 1);
+                }
+                if state.job == Job::Handed {
+                    read(0, Condition::Always, &|after| after.job = Job::Done);
+                }
+                for events in told {
+                    let mut after = State { delivered: None, ..state.clone() };
+                    after.events.drain(..events);
+                    self.next.push(after);
                 }
             }
             Tail::Refused { events } => read(events, Condition::Always, &|_| {}),
@@ -248,8 +294,11 @@ impl Steps<'_> {
                     None if stubborn => after.tail = Tail::Refused { events },
                     written => {
                         after.stored = written.unwrap_or(state.stored);
-                        after.events -= events;
+                        after.events.drain(..events);
                         after.tail = Tail::Idle;
+                        if self.without != Without::DeliveredForgotten {
+                            after.delivered = None;
+                        }
                     }
                 }
                 self.next.push(after);
@@ -262,6 +311,11 @@ impl Steps<'_> {
         let (stamp, clock) = reading(state, self.without);
         let value = view(state.document);
         match state.job {
+            Job::Due if state.document.is_none() && self.without != Without::RemovalByTail => {
+                self.next.push(State { job: Job::Handed, ..state.clone() });
+            }
+            // The tail takes it up.
+            Job::Handed => {}
             Job::Due => {
                 let condition = if self.without == Without::JobNewer { Condition::NotOlder } else { Condition::Newer };
                 let job = Job::Read { stamp, value, condition };
@@ -288,6 +342,7 @@ impl Steps<'_> {
         let mut after = state.clone();
         after.crashes_left -= 1;
         after.direct.clear();
+        after.delivered = None;
         after.inserting = None;
         after.tail = Tail::Idle;
         if after.job != Job::Due {
@@ -296,7 +351,7 @@ impl Steps<'_> {
         if self.without == Without::CheckpointBehind
             && let Tail::Read { events, .. } = state.tail
         {
-            after.events -= events;
+            after.events.drain(..events);
         }
         self.next.push(after);
     }
@@ -316,9 +371,9 @@ fn steps(state: &State, without: Without) -> Vec<State> {
 
 fn is_quiet(state: &State) -> bool {
     state.direct.is_empty()
-        && state.events == 0
+        && state.events.is_empty()
         && state.tail == Tail::Idle
-        && !matches!(state.job, Job::Read { .. })
+        && !matches!(state.job, Job::Read { .. } | Job::Handed)
         && state.inserting.is_none()
 }
 
@@ -329,9 +384,11 @@ fn explore(operations: u8, without: Without) -> (usize, usize, Option<State>) {
         next_content: 1,
         operations_left: operations,
         document: None,
+        removed: None,
         stored: (0, None),
         direct: BTreeSet::new(),
-        events: 0,
+        events: VecDeque::new(),
+        delivered: None,
         tail: Tail::Idle,
         job: Job::Due,
         inserting: None,
@@ -401,6 +458,11 @@ fn repairs_must_be_made_by_the_tail() {
 }
 
 #[test]
+fn removals_of_jobs_must_be_made_by_the_tail() {
+    caught(Without::RemovalByTail);
+}
+
+#[test]
 fn the_checkpoint_must_stay_behind_what_is_written() {
     caught(Without::CheckpointBehind);
 }
@@ -413,4 +475,19 @@ fn inserts_must_take_their_revision_from_the_clock() {
 #[test]
 fn updates_must_look_at_the_clock() {
     caught(Without::UpdateByClock);
+}
+
+#[test]
+fn what_the_tail_has_written_must_be_forgotten() {
+    caught(Without::DeliveredForgotten);
+}
+
+#[test]
+fn events_of_changes_that_left_the_revision_alone_must_be_re_read() {
+    caught(Without::OwnRevision);
+}
+
+#[test]
+fn every_event_must_tell_of_a_revision() {
+    caught(Without::EveryEvent);
 }

@@ -14,7 +14,9 @@ pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024 - 16 * 1024;
 /// A MemCell that isn't stored yet, whose fields are in order.
 #[derive(Clone)]
 pub struct NewMemCell {
-    id: Option<Bson>,
+    id: Bson,
+    /// Whether that is not of the host's own making.
+    is_id_given: bool,
     created_at: Option<DateTime>,
     updated_at: Option<DateTime>,
     /// All other fields.
@@ -77,21 +79,28 @@ impl NewMemCell {
                 _ => drop(body.insert(name, converted)),
             }
         }
-        let new = Self { id, created_at, updated_at, body: encode(&body)? };
-        let id_bytes = match &new.id {
+        let id_bytes = match &id {
             Some(id) => encode(&bson::doc! { "_id": id.clone() })?.as_bytes().len(),
             None => 0,
         };
+        let is_id_given = id.is_some();
+        let id = id.unwrap_or_else(|| EventId::new().object_id().into());
+        let new = Self { id, is_id_given, created_at, updated_at, body: encode(&body)? };
         check_size(new.body.as_bytes().len() + id_bytes)?;
         Ok(new)
     }
 
     /// The id that was given, if it is an ObjectId.
-    pub fn event_id(&self) -> Option<EventId> {
-        self.id.as_ref().and_then(Bson::as_object_id).map(EventId::from_object_id)
+    pub fn given_event_id(&self) -> Option<EventId> {
+        self.event_id().filter(|_| self.is_id_given)
     }
 
-    /// The document to insert: with the id that was given or a fresh one, this revision, and these times where none
+    /// The id that was given, or a fresh one, unless it is something else than an ObjectId.
+    pub fn event_id(&self) -> Option<EventId> {
+        self.id.as_object_id().map(EventId::from_object_id)
+    }
+
+    /// The document to insert: with the id that was given or the fresh one, this revision, and these times where none
     /// are kept. `now_millis` is in Unix milliseconds.
     ///
     /// # Errors
@@ -100,10 +109,9 @@ impl NewMemCell {
         let revision = i64::try_from(revision)
             .map_err(|source| Error::new(ErrorKind::Internal, "a revision is out of range").with_source(source))?;
         let now = DateTime::from_millis(now_millis);
-        let id = self.id.unwrap_or_else(|| Bson::ObjectId(EventId::new().object_id()));
 
         let mut document = RawDocumentBuf::new();
-        document.append(cstr!("_id"), RawBson::try_from(id).map_err(unencodable)?);
+        document.append(cstr!("_id"), RawBson::try_from(self.id).map_err(unencodable)?);
         for element in &self.body {
             let (name, value) = element.map_err(unencodable)?;
             document.append(name, value);

@@ -248,7 +248,7 @@ fn a_new_memcell_gets_what_is_the_hosts_to_set() {
 #[test]
 fn a_new_memcell_without_an_id_gets_one() {
     let new = new(json!({})).unwrap();
-    assert_eq!(new.event_id(), None);
+    assert_eq!(new.given_event_id(), None);
     let (first, second) = (new.clone().into_memcell(1, 0).unwrap(), new.clone().into_memcell(1, 0).unwrap());
     assert!(first.event_id().is_some() && first.event_id() != second.event_id());
     assert!(new.into_memcell(u64::MAX, 0).is_err());
@@ -365,7 +365,7 @@ fn an_import_line_keeps_its_times_and_any_id() {
         [(r#""685c8c52a1b2c3d4e5f60718""#, bson!("685c8c52a1b2c3d4e5f60718")), (r#"{"$numberInt":"7"}"#, bson!(7))]
     {
         let new = NewMemCell::from_import_line(&format!(r#"{{"_id":{id},"timestamp":"2025-06-26"}}"#)).unwrap();
-        assert_eq!(new.event_id(), None);
+        assert_eq!(new.given_event_id(), None);
         assert_eq!(new.into_memcell(1, 2).unwrap().key().unwrap().to_bson().unwrap(), expected);
     }
 }

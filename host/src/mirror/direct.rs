@@ -63,7 +63,8 @@ impl PendingWrite for DirectWrite {
         };
         mirror.metrics.direct(label);
         match end {
-            Ok(_) => {}
+            Ok(Outcome::Applied) => mirror.delivered.note(change.key, change.stamp),
+            Ok(Outcome::Stale) => {}
             Err(error) if error.is_permanent() => mirror.report_rejected(&change.key, &error),
             // The tail brings it.
             Err(_) => {}

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::checkpoint::{Anchor, Checkpoint, Found, Stored};
 use super::feed::Feed;
-use super::refill::{self, RefillError};
+use super::refill::{self, RefillError, Sweeper};
 use super::tail::{self, Tail, TailError};
 use super::{Inner, MirrorState, Purpose, doubts, turn};
 use crate::kv::{Backend, Engine, KvError, Plugin, ShardState};
@@ -285,6 +285,8 @@ async fn session(
     retry: &mut Duration,
 ) -> Result<(), SessionError> {
     let persistent = mirror.keeps_data();
+    // Of other instances, perhaps.
+    mirror.delivered.forget_all();
     if let Some(reason) = doubts::unfit(mirror, backend).await? {
         return Err(SessionError::Unfit(reason));
     }
@@ -452,7 +454,7 @@ async fn fill(
         if mirror.loss_unexplained.load(Ordering::Acquire) {
             refill::check_loss(mirror, backend).await?;
         }
-        refill::sweep(mirror, backend, shards).await?;
+        refill::sweep(mirror, backend, shards, Sweeper::Other).await?;
         mirror.has_swept();
     }
     for shard in shards {

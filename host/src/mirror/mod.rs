@@ -13,6 +13,7 @@
 
 mod checkpoint;
 mod copies;
+mod delivered;
 mod direct;
 mod doubts;
 mod feed;
@@ -38,6 +39,7 @@ use tokio_util::task::TaskTracker;
 
 use self::checkpoint::Anchor;
 use self::copies::Copies;
+use self::delivered::Delivered;
 pub use self::direct::Delivery;
 use self::direct::DirectWrite;
 use self::pending::Pending;
@@ -131,6 +133,7 @@ struct Inner {
     checkpoint_bytes: AtomicU64,
     state: watch::Sender<MirrorState>,
     pending: Pending,
+    delivered: Delivered,
     progress: Progress,
     repairs: Repairs,
     /// Of a shared backend.
@@ -188,6 +191,7 @@ impl Mirror {
             inventory_due: AtomicBool::new(false),
             checkpoint_bytes: AtomicU64::new(0),
             pending: Pending::default(),
+            delivered: Delivered::default(),
             progress: Progress::default(),
             repairs: Repairs::default(),
             turn: Turn::default(),

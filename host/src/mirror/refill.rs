@@ -214,15 +214,36 @@ fn documents_of(marks: Vec<Mark>) -> impl Iterator<Item = (DocumentKey, u64)> {
     keys.filter(|(key, _)| key.to_bson().is_ok())
 }
 
+/// Who makes a removal that a sweep finds due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sweeper {
+    /// The tail itself.
+    Tail,
+    /// Somebody beside it, who has it done by the tail: the document may be back, with an old revision, before he has written.
+    Other,
+}
+
 /// Removes what only the backend has: entries of documents that are gone from MongoDB.
-pub(super) async fn sweep(mirror: &Inner, backend: &Backend, shards: &[u32]) -> Result<(), RefillError> {
+pub(super) async fn sweep(
+    mirror: &Inner,
+    backend: &Backend,
+    shards: &[u32],
+    sweeper: Sweeper,
+) -> Result<(), RefillError> {
     for shard in shards {
         let mut cursor = None;
         loop {
             let page = backend.scan(*shard, cursor, SCAN_PAGE).await?;
-            let keys: Vec<DocumentKey> = documents_of(page.marks).map(|(key, _)| key).collect();
-            if !keys.is_empty() {
-                reread(mirror, backend, &keys, Condition::Newer).await?;
+            let mut keys: Vec<DocumentKey> = documents_of(page.marks).map(|(key, _)| key).collect();
+            let live = mirror.repository.existing(&keys).await?;
+            keys.retain(|key| live.get(key) != Some(&true));
+            match sweeper {
+                Sweeper::Tail if keys.is_empty() => {}
+                Sweeper::Tail => {
+                    reread(mirror, backend, &keys, Condition::Always).await?;
+                    mirror.delivered.forget(&keys);
+                }
+                Sweeper::Other => have_reread(mirror, keys).await?,
             }
             cursor = page.next;
             if cursor.is_none() {

@@ -1,4 +1,4 @@
-//! The guarantee: follows MongoDB's stream of changes, re-reads what changed, and puts that.
+//! The guarantee: follows MongoDB's stream of changes, re-reads what changed, and puts that, unless the direct way has brought it.
 //!
 //! It is the one serialized re-reader of a backend. An event says only that a document changed; what is written is the document
 //! as it is when it is read, so an event that comes late or twice does no harm. The checkpoint is moved only behind what is
@@ -9,14 +9,14 @@
 //! revision from the clock before it lands, and a tombstone made meanwhile bears a later reading. So what was refused is read
 //! once more and put whatever the stamp: if there really was a newer change, its own event follows.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Inner;
 use super::checkpoint::Checkpoint;
 use super::feed::Feed;
-use super::refill::{self, RefillError};
+use super::refill::{self, RefillError, Sweeper};
 use super::repairs::Repair;
 use crate::kv::{Backend, Condition, KvError};
 use crate::memcell::DocumentKey;
@@ -24,6 +24,10 @@ use crate::mongo::{ChangeEvent, ChangesError, Position};
 
 /// Keys re-read in one query. A hot key counts once, however often it changed.
 const BATCH: usize = 512;
+
+/// How long a direct write that is on its way has to arrive, before its document is read again; and how often it is looked for.
+const DIRECT_GRACE: Duration = Duration::from_millis(5);
+const DIRECT_POLL: Duration = Duration::from_millis(1);
 
 /// How often a checkpoint is written while changes come in, and while none do.
 const CHECKPOINT_BUSY: Duration = Duration::from_secs(1);
@@ -68,8 +72,9 @@ struct Due {
 /// What one round works on.
 #[derive(Default)]
 struct Batch {
-    keys: Vec<DocumentKey>,
-    seen: HashSet<DocumentKey>,
+    /// What changed, with the revision of the last change. Without one, the document has to be read: a change left its revision
+    /// alone or put an older one back, or removed the document, or isn't known well enough.
+    changed: HashMap<DocumentKey, Option<u64>>,
     position: Option<Position>,
     oldest_millis: Option<u64>,
     newest_millis: u64,
@@ -104,7 +109,7 @@ impl<'a> Tail<'a> {
             // A feed ends after an error or the end of the collection, both of which return from here.
             let Some(first) = first else { return Ok(()) };
             batch.add(first?);
-            while batch.keys.len() < BATCH
+            while batch.changed.len() < BATCH
                 && !batch.ended
                 && let Some(event) = feed.ready()
             {
@@ -115,7 +120,7 @@ impl<'a> Tail<'a> {
             if sweep_due {
                 refill::check_loss(self.mirror, self.backend).await?;
                 let shards: Vec<u32> = self.mirror.scanned_shards().collect();
-                refill::sweep(self.mirror, self.backend, &shards).await?;
+                refill::sweep(self.mirror, self.backend, &shards, Sweeper::Tail).await?;
             }
             if ended {
                 return Ok(());
@@ -125,23 +130,17 @@ impl<'a> Tail<'a> {
     }
 
     async fn apply(&mut self, batch: Batch) -> Result<(), TailError> {
-        let Batch { keys, position, oldest_millis, newest_millis, quiet_millis, .. } = batch;
+        let Batch { changed, position, oldest_millis, newest_millis, quiet_millis, .. } = batch;
         let progress = &self.mirror.progress;
         if let Some(oldest) = oldest_millis {
             progress.working_on(oldest);
-            // Until its copy is there, a reader has to take each of these for unfinished.
-            let tickets: Vec<_> = keys.iter().map(|key| self.mirror.pending.open(key.clone())).collect();
-            let stale = refill::reread(self.mirror, self.backend, &keys, Condition::NotOlder).await?;
-            if !stale.is_empty() {
-                let refused = refill::reread(self.mirror, self.backend, &stale, Condition::Always).await?;
-                // Nothing but a larger token forbids such a write.
-                if !refused.is_empty() {
-                    return Err(TailError::FencedOff);
-                }
+            let count = changed.len() as u64;
+            let keys = self.to_be_read(changed).await;
+            if !keys.is_empty() {
+                self.reread(&keys).await?;
             }
-            drop(tickets);
             progress.applied_up_to(newest_millis);
-            self.mirror.metrics.tailed(keys.len() as u64);
+            self.mirror.metrics.tailed(count);
         }
         if let Some(asked) = quiet_millis {
             progress.quiet_since(asked);
@@ -157,10 +156,45 @@ impl<'a> Tail<'a> {
         Ok(())
     }
 
+    /// What the direct way has not brought, and isn't just about to bring.
+    async fn to_be_read(&self, mut changed: HashMap<DocumentKey, Option<u64>>) -> Vec<DocumentKey> {
+        let Inner { delivered, pending, .. } = self.mirror;
+        let begun = Instant::now();
+        loop {
+            let told: Vec<DocumentKey> = changed
+                .extract_if(|key, revision| revision.is_some_and(|revision| delivered.is_last(key, revision)))
+                .map(|(key, _)| key)
+                .collect();
+            delivered.forget(&told);
+            let is_coming = changed.iter().any(|(key, revision)| revision.is_some() && pending.contains(key));
+            if !is_coming || begun.elapsed() >= DIRECT_GRACE {
+                return changed.into_keys().collect();
+            }
+            tokio::time::sleep(DIRECT_POLL).await;
+        }
+    }
+
+    async fn reread(&self, keys: &[DocumentKey]) -> Result<(), TailError> {
+        // Until its copy is there, a reader has to take each of these for unfinished.
+        let tickets: Vec<_> = keys.iter().map(|key| self.mirror.pending.open(key.clone())).collect();
+        let stale = refill::reread(self.mirror, self.backend, keys, Condition::NotOlder).await?;
+        if !stale.is_empty() {
+            let refused = refill::reread(self.mirror, self.backend, &stale, Condition::Always).await?;
+            // Nothing but a larger token forbids such a write.
+            if !refused.is_empty() {
+                return Err(TailError::FencedOff);
+            }
+        }
+        self.mirror.delivered.forget(keys);
+        drop(tickets);
+        Ok(())
+    }
+
     async fn repair(&mut self, repairs: Vec<Repair>) -> Result<(), TailError> {
         for Repair { keys, done } in repairs {
             let tickets: Vec<_> = keys.iter().map(|key| self.mirror.pending.open(key.clone())).collect();
             let result = refill::reread(self.mirror, self.backend, &keys, Condition::Always).await;
+            self.mirror.delivered.forget(&keys);
             drop(tickets);
             let result = result.map_err(TailError::from).and_then(|refused| match refused[..] {
                 [] => Ok(()),
@@ -224,14 +258,16 @@ pub(super) async fn write_checkpoint(mirror: &Inner, backend: &Backend, position
 impl Batch {
     fn add(&mut self, event: ChangeEvent) {
         match event {
-            ChangeEvent::Changed { key, position, at_millis } => {
+            ChangeEvent::Changed { key, position, at_millis, revision } => {
                 self.position = Some(position);
                 self.oldest_millis.get_or_insert(at_millis);
                 self.newest_millis = self.newest_millis.max(at_millis);
                 self.quiet_millis = None;
-                if self.seen.insert(key.clone()) {
-                    self.keys.push(key);
-                }
+                let is_newer = |last: &u64| revision.is_some_and(|revision| revision > *last);
+                self.changed
+                    .entry(key)
+                    .and_modify(|last| *last = last.filter(is_newer).and(revision))
+                    .or_insert(revision);
             }
             ChangeEvent::Quiet { asked_millis, position } => {
                 self.position = position.or(self.position.take());

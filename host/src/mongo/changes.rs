@@ -1,6 +1,7 @@
 //! The collection's change stream: which keys changed, in MongoDB's order, and where one can go on after a restart.
 //!
-//! Events say *that* a document changed. What it has become is read anew by whoever needs it, so the server sends no contents.
+//! Events say *that* a document changed, and at most which revision it got. What it has become is read anew by whoever needs it, so
+//! the server sends no contents.
 
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub enum ChangeEvent {
         position: Position,
         /// When it happened, by the server's clock, in Unix milliseconds (whole seconds with servers before 6.0).
         at_millis: u64,
+        /// The revision that this very change gave the document; `None` if it left the revision alone, or that isn't known.
+        revision: Option<u64>,
     },
     /// There was nothing new when the server was asked.
     Quiet {
@@ -154,7 +157,10 @@ impl Repository {
 
     async fn stream_from(&self, start: Start) -> Result<Changes, ChangesError> {
         // `_id`, the resume token, has to stay as it is and is always there.
-        let only = doc! { "$project": { "operationType": 1, "documentKey": 1, "clusterTime": 1, "wallTime": 1 } };
+        let only = doc! { "$project": {
+            "operationType": 1, "documentKey": 1, "clusterTime": 1, "wallTime": 1,
+            "fullDocument.revision": 1, "updateDescription.updatedFields.revision": 1,
+        } };
         let watch = self.authority.watch().pipeline([only]).max_await_time(MAX_AWAIT).batch_size(EVENTS_PER_ANSWER);
         let watch = match start {
             // Unlike `resume_after`, this also goes on after the end of a collection.
@@ -241,12 +247,23 @@ fn read(event: &RawDocumentBuf, position: Position) -> Result<Option<ChangeEvent
         "insert" | "update" | "replace" | "delete" => {
             let id = event.get_document("documentKey").ok().and_then(|key| key.get("_id").ok().flatten());
             let key = DocumentKey::from_id(id.ok_or_else(|| malformed("it has no documentKey"))?)?;
-            Ok(Some(ChangeEvent::Changed { key, position, at_millis: time_of(event) }))
+            let revision = given_revision(operation, event);
+            Ok(Some(ChangeEvent::Changed { key, position, at_millis: time_of(event), revision }))
         }
         "invalidate" => Ok(Some(ChangeEvent::Ended { position })),
         // `drop`, `rename` and `dropDatabase` are followed by `invalidate`; others concern no document.
         _ => Ok(None),
     }
+}
+
+/// The revision that a change gave its document. A replacement may bring along the one that was there, so it tells nothing.
+fn given_revision(operation: &str, event: &RawDocumentBuf) -> Option<u64> {
+    let holder = match operation {
+        "insert" => event.get_document("fullDocument").ok()?,
+        "update" => event.get_document("updateDescription").ok()?.get_document("updatedFields").ok()?,
+        _ => return None,
+    };
+    u64::try_from(holder.get_i64("revision").ok()?).ok()
 }
 
 fn time_of(event: &RawDocumentBuf) -> u64 {
@@ -316,6 +333,23 @@ mod tests {
         });
         let Some(ChangeEvent::Changed { key, at_millis, .. }) = changed.unwrap() else { panic!("no change") };
         assert_eq!((key.as_str(), at_millis), ("\"x\"", 12));
+    }
+
+    #[test]
+    fn only_what_a_change_itself_says_of_the_revision_counts() {
+        let revision = |event: RawDocumentBuf| given_revision(event.get_str("operationType").unwrap(), &event);
+        let document = rawdoc! { "revision": 7_i64 };
+        let inserted = rawdoc! { "operationType": "insert", "fullDocument": document.clone() };
+        assert_eq!(revision(inserted), Some(7));
+        let updated = |fields: RawDocumentBuf| rawdoc! { "operationType": "update", "updateDescription": { "updatedFields": fields } };
+        assert_eq!(revision(updated(document.clone())), Some(7));
+        assert_eq!(revision(updated(rawdoc! {})), None);
+        assert_eq!(revision(updated(rawdoc! { "revision": "7" })), None);
+        assert_eq!(revision(updated(rawdoc! { "revision": -7_i64 })), None);
+        // With `fullDocument: "updateLookup"`, which nobody asks for, it would be that of another moment.
+        let looked_up = rawdoc! { "operationType": "update", "fullDocument": document.clone() };
+        assert_eq!(revision(looked_up), None);
+        assert_eq!(revision(rawdoc! { "operationType": "replace", "fullDocument": document }), None);
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Documents {
     /// in a transaction, that must not be before it has ended.
     pub(super) async fn insert(&self, cell: NewMemCell, session: Session<'_>) -> Result<(MemCell, Option<OpenInsert>)> {
         // An id that is made here is known to nobody yet.
-        let (_alone, open) = match cell.event_id() {
+        let (_alone, open) = match cell.given_event_id() {
             Some(id) => (Some(self.locks.alone(id, self.timeout).await?), Some(self.clock.open_insert())),
             None => (None, None),
         };

@@ -72,7 +72,8 @@ impl Polling {
     fn take(&mut self) -> Option<ChangeEvent> {
         let (key, at) = self.found.next()?;
         // The place is moved only when all that was found is told.
-        Some(ChangeEvent::Changed { key, position: self.position(), at_millis: u64::try_from(at).unwrap_or(0) })
+        let (position, at_millis) = (self.position(), u64::try_from(at).unwrap_or(0));
+        Some(ChangeEvent::Changed { key, position, at_millis, revision: None })
     }
 
     /// Looks for all documents from `since` on, page by page, and keeps those that are news.

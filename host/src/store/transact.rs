@@ -27,7 +27,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The document that it changes; `None` if that gets its id later.
+    /// The document that it changes, or makes.
     fn event_id(&self) -> Option<EventId> {
         match self {
             Self::Append(cell) => cell.event_id(),
@@ -126,7 +126,6 @@ impl MemCellStore {
         let store = self.clone();
         to_the_end(async move {
             let started = Instant::now();
-            // An id that the server makes is known to nobody before the answer.
             let announced = store.announce(operation.event_id());
             let ballot = store.ballot(announced.mirrors());
             let repository = &store.inner.repository;

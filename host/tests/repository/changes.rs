@@ -22,7 +22,7 @@ async fn keys(changes: &mut Changes, count: usize) -> (Vec<String>, Position) {
     let mut keys = Vec::new();
     loop {
         match changes.next().await.unwrap() {
-            ChangeEvent::Changed { key, position, at_millis } => {
+            ChangeEvent::Changed { key, position, at_millis, .. } => {
                 assert!(at_millis > 1_600_000_000_000, "{at_millis}");
                 keys.push(key.to_string());
                 if keys.len() == count {

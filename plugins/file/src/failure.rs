@@ -1,5 +1,6 @@
 //! What went wrong in the storage engine, and what the host is told of it.
 
+use std::fmt;
 use std::io::ErrorKind;
 
 use memcell_plugin::Error;
@@ -38,13 +39,13 @@ impl Failure {
     /// What the host is told. `file` is the name of the database file.
     pub(crate) fn told(self, file: &str) -> Error {
         let error = match self {
-            Self::Told(Error::Corrupt(what)) => return damaged(file, &what),
+            Self::Told(Error::Corrupt(what)) => return damaged(file, what),
             Self::Told(error) => return error,
             Self::Engine(error) => error,
         };
         match (cause(&error), *error) {
             (Cause::Full, _) => full(file),
-            (Cause::Damaged, error) => damaged(file, &error.to_string()),
+            (Cause::Damaged, error) => damaged(file, error),
             (_, redb::Error::ValueTooLarge(bytes)) => {
                 Error::too_large(format!("{bytes} bytes can't be stored under one key"))
             }
@@ -65,10 +66,12 @@ pub(crate) fn full(file: &str) -> Error {
     ))
 }
 
-/// What is said of a file that is damaged in a way that `what` describes.
-pub(crate) fn damaged(file: &str, what: &str) -> Error {
+/// What is said of a file that is damaged in a way that `what` describes. That comes last: it may be cut off, and what the
+/// engine quotes from the file can be long.
+pub(crate) fn damaged(file: &str, what: impl fmt::Display) -> Error {
     Error::corrupt(format!(
-        "{file} in the granted directory is damaged ({what}). Move it away: it is a copy, which the mirror makes anew from MongoDB"
+        "{file} in the granted directory is damaged. Move it away: it is a copy, which the mirror makes anew from MongoDB. \
+         Found: {what}"
     ))
 }
 
@@ -85,6 +88,17 @@ fn cause(error: &redb::Error) -> Cause {
         | redb::Error::TableIsMultimap(_)
         | redb::Error::TypeDefinitionChanged { .. } => Cause::Damaged,
         _ => Cause::Other,
+    }
+}
+
+impl fmt::Display for Failure {
+    /// What went wrong, without what to do about it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine(error) => error.fmt(f),
+            Self::Told(Error::Corrupt(what)) => f.write_str(what),
+            Self::Told(error) => error.fmt(f),
+        }
     }
 }
 

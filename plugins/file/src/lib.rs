@@ -199,13 +199,13 @@ impl FileStore {
             Err(failure) => failure,
         };
         let (cause, is_engine) = (failure.cause(), matches!(failure, Failure::Engine(_)));
+        if cause == Cause::Damaged {
+            Incidents::new(self.place.incidents()).add(&failure.to_string());
+        }
         let error = failure.told(&self.place.database_name());
         if !is_engine && cause != Cause::Damaged {
             self.database = Some(database);
             return Err(error);
-        }
-        if cause == Cause::Damaged {
-            Incidents::new(self.place.incidents()).add(&error.to_string());
         }
         if cause == Cause::Full {
             self.reserve.found_full(database.entries_bytes());
@@ -235,7 +235,7 @@ fn open_database(place: &Place, options: Options, reserve: &mut Reserve) -> Resu
     }
     let history = incidents.history();
     if let History::Hopeless(first) = history {
-        return Err(failure::damaged(&name, &format!("it made the plugin crash or hang, first so: {first}")));
+        return Err(failure::damaged(&name, format_args!("it made the plugin crash or hang, first so: {first}")));
     }
     let is_suspect = history == History::Suspect;
     if is_suspect {

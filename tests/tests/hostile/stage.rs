@@ -43,10 +43,7 @@ impl Stage {
 
     /// The figure of `/metrics` with this name and these labels; 0 if it is not there.
     pub(crate) async fn figure(&self, name_and_labels: &str) -> Result<f64> {
-        let answer = self.host.request("GET", "/metrics").await?;
-        let text = answer.body.as_str().context("no metrics")?.to_owned();
-        let line = text.lines().find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
-        Ok(line.map(str::parse).transpose()?.unwrap_or(0.0))
+        Ok(self.host.figure(name_and_labels).await?.unwrap_or(0.0))
     }
 
     /// What the hostile backend holds for these keys, or answers to these probes.

@@ -12,7 +12,7 @@ use memcell_tests::operations::memcell;
 use memcell_tests::sample::Samples;
 use serde_json::{Value, json};
 
-use super::{VALIDATION, backend, becomes, changes, figure, file, in_memory, reload, series, status};
+use super::{VALIDATION, backend, becomes, changes, file, in_memory, reload, series, status};
 
 async fn with_documents(sections: &str, count: usize) -> Result<TestHost> {
     let host = TestHost::start_from_file(sections).await?;
@@ -29,7 +29,7 @@ async fn what_did_not_change_stays_as_it_is() -> Result<()> {
     let host = with_documents(&format!("{VALIDATION}backend = \"a\"\n{a}"), 40).await?;
     let mirror = host.store.mirror("a").context("a")?;
     let refreshed = "memcell_mirror_refreshed_total{backend=\"a\"}";
-    let before = figure(&host, refreshed).await?;
+    let before = host.figure(refreshed).await?;
 
     changes(&host, &format!("{VALIDATION}backend = \"a\"\n{a}"), &[]).await?;
     changes(&host, &format!("{VALIDATION}backend = \"a\"\n{b}{a}"), &[("backends.b", "added")]).await?;
@@ -44,7 +44,7 @@ async fn what_did_not_change_stays_as_it_is() -> Result<()> {
     assert_eq!(names(&host), ["a"]);
 
     assert!(Arc::ptr_eq(&mirror, &host.store.mirror("a").context("a")?));
-    assert_eq!(figure(&host, refreshed).await?, before, "nothing was copied again");
+    assert_eq!(host.figure(refreshed).await?, before, "nothing was copied again");
     assert_eq!(status(&host, "a").await?["restarts"], 0);
     check_agreement(&host, "a").await?;
     host.stop().await?;
@@ -82,7 +82,7 @@ async fn a_directory_is_handed_over() -> Result<()> {
     let disk = |name: &str, more: &str| file(name, &directory, &format!("required = true\n{more}"));
     changes(&host, &disk("disk", "")?, &[("validation.backend", "changed"), ("backends.disk", "added")]).await?;
     host.live().await?;
-    let filled = figure(&host, "memcell_mirror_refreshed_total{backend=\"disk\"}").await?.context("no figure")?;
+    let filled = host.figure("memcell_mirror_refreshed_total{backend=\"disk\"}").await?.context("no figure")?;
     assert!(filled >= 30.0);
 
     let strict = disk("disk", "settings.durability = \"flush\"")?;
@@ -95,7 +95,7 @@ async fn a_directory_is_handed_over() -> Result<()> {
     host.append(&memcell("x")).await?;
     host.settled().await?;
     assert_eq!(check_agreement(&host, "other").await?, 31);
-    let copied = figure(&host, "memcell_mirror_refreshed_total{backend=\"other\"}").await?.unwrap_or(0.0);
+    let copied = host.figure("memcell_mirror_refreshed_total{backend=\"other\"}").await?.unwrap_or(0.0);
     assert!(copied < filled, "what is there already is not copied again, but {copied} were");
     // It is still in the other format, which is read all the same.
     assert_eq!(host.request("GET", &path).await?.header("x-memcell-validation"), "consistent");

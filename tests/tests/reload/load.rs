@@ -14,7 +14,7 @@ use mongodb::bson::{DateTime, doc, oid::ObjectId};
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
-use super::{VALIDATION, becomes, changes, figure, file, in_memory, series, status};
+use super::{VALIDATION, becomes, changes, file, in_memory, series, status};
 
 /// Writers that use the API, beside one that writes behind the host's back.
 const WRITERS: u64 = 3;
@@ -217,7 +217,7 @@ async fn a_backend_takes_the_place_of_another_under_load() -> Result<()> {
     assert!(host.store.mismatches().is_empty(), "{:?}", host.store.mismatches());
     for (kind, some) in [("consistent", true), ("different", false), ("missing", false), ("corrupt", false)] {
         let name = format!("memcell_validations_total{{backend=\"second\",kind=\"{kind}\"}}");
-        let count = figure(&host, &name).await?.context("no such figure")?;
+        let count = host.figure(&name).await?.context("no such figure")?;
         assert_eq!(count > 0.0, some, "{count} reads were {kind}");
     }
     host.stop().await?;

@@ -61,14 +61,6 @@ async fn becomes(host: &TestHost, name: &str, state: &str) -> Result<()> {
     eventually(&format!("{name} is {state}"), async || Ok(status(host, name).await?["state"] == state)).await
 }
 
-/// The figure of `/metrics` with this name and these labels.
-async fn figure(host: &TestHost, name_and_labels: &str) -> Result<Option<f64>> {
-    let text = host.request("GET", "/metrics").await?.body;
-    let mut lines = text.as_str().context("no metrics")?.lines();
-    let value = lines.find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
-    Ok(value.map(str::parse).transpose()?)
-}
-
 /// How many series of `/metrics` are about this backend.
 async fn series(host: &TestHost, name: &str) -> Result<usize> {
     let text = host.request("GET", "/metrics").await?.body;

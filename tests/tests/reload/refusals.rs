@@ -11,7 +11,7 @@ use memcell_tests::host::{Answer, TestHost};
 use memcell_tests::operations::all_operations_work;
 use serde_json::json;
 
-use super::{VALIDATION, backend, becomes, changes, figure, file, in_memory, reload, status};
+use super::{VALIDATION, backend, becomes, changes, file, in_memory, reload, status};
 
 /// The problem that a reload answers, with what its text must contain.
 async fn refused(host: &TestHost, status: u16, code: &str, parts: &[&str]) -> Result<Answer> {
@@ -34,7 +34,7 @@ async fn a_bad_configuration_leaves_the_running_one_alone() -> Result<()> {
     host.settled().await?;
     let mirror = host.store.mirror("local").context("local")?;
     let refreshed = "memcell_mirror_refreshed_total{backend=\"local\"}";
-    let before = figure(&host, refreshed).await?;
+    let before = host.figure(refreshed).await?;
 
     let added = in_memory("added", "")?;
     let needed = backend("needed", Path::new("/nonexistent/plugin.wasm"), "required = true")?;
@@ -60,7 +60,7 @@ async fn a_bad_configuration_leaves_the_running_one_alone() -> Result<()> {
     let now = host.store.mirrors();
     assert!(now.len() == 1 && Arc::ptr_eq(&now[0], &mirror), "the backend is the same");
     assert_eq!(status(&host, "local").await?["state"], "live");
-    assert_eq!(figure(&host, refreshed).await?, before, "nothing was copied again");
+    assert_eq!(host.figure(refreshed).await?, before, "nothing was copied again");
     all_operations_work(&host).await?;
     changes(&host, &good, &[]).await?;
     host.stop().await?;

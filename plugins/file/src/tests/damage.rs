@@ -1,6 +1,7 @@
 //! Files that aren't what they should be: each is refused with a text that says what to do.
 
 use super::*;
+use crate::failure::Failure;
 use crate::incidents::{History, Incidents};
 
 fn open(directory: &Path, shard: u32) -> Result<FileStore> {
@@ -109,6 +110,19 @@ fn a_crash_without_damage_is_forgotten_after_a_check() {
     assert_eq!(backend.value("a"), Some(vec![7; 3]));
 }
 
+/// The engine quotes the file, which can be long where that is damaged; hosts cut texts off.
+#[test]
+fn what_to_do_comes_before_what_was_found() {
+    let error = redb::Error::TableTypeMismatch {
+        table: "records".into(),
+        key: redb::TypeName::new(&"x".repeat(1000)),
+        value: redb::TypeName::new(""),
+    };
+    let Error::Corrupt(text) = Failure::Engine(Box::new(error)).told("shard-0.redb") else { panic!() };
+    assert!(text.find("Move it away").unwrap() < 100, "{text}");
+    assert!(text.find("records").unwrap() > 100, "{text}");
+}
+
 /// A record that can't be understood ends the trust in the whole file.
 #[test]
 fn a_damaged_record_is_reported_with_what_to_do() {
@@ -125,7 +139,7 @@ fn a_damaged_record_is_reported_with_what_to_do() {
     let keys: Vec<String> = (0..2000).map(|key: u32| key.to_string()).collect();
     for attempt in 0..4 {
         match store.read_many(&keys) {
-            Err(Error::Corrupt(text)) => assert!(text.contains("Move it away"), "{attempt}: {text}"),
+            Err(Error::Corrupt(text)) => assert_eq!(text.matches("Move it away").count(), 1, "{attempt}: {text}"),
             other => panic!("{attempt}: {other:?}"),
         }
         assert!(store.database.is_none());
