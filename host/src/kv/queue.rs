@@ -1,7 +1,12 @@
 //! The bounded queue in front of a shard: many threads put work in, one thread takes out what has gathered.
+//!
+//! To wake a thread costs whoever does it, and the processor that it had for itself. A writer shouldn't pay that for each of its
+//! writes, which nobody waits for: after some work, the taker looks by itself for a while for such writes, and is woken only for
+//! what somebody does wait for, or when a good deal has gathered.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
@@ -14,6 +19,10 @@ use crate::trace::Origin;
 
 /// How many reads may wait. They have short deadlines, so more would only be answered too late.
 const MAX_WAITING_READS: usize = 1024;
+
+/// How long writes that nobody waits for may gather after the work before them, unless there are so many.
+const GATHERING: Duration = Duration::from_millis(4);
+const GATHERED: usize = 64;
 
 /// Where an answer goes. Nobody may be there any more to take it.
 pub(super) type Reply<T> = oneshot::Sender<T>;
@@ -70,6 +79,7 @@ pub(super) struct Queue {
     arrived: Notify,
     max_changes: usize,
     max_bytes: usize,
+    gathering: Duration,
 }
 
 #[derive(Default)]
@@ -79,6 +89,19 @@ struct Lanes {
     direct_count: usize,
     direct_bytes: usize,
     closed: bool,
+    taker: Taker,
+}
+
+/// What the thread does that takes things out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Taker {
+    /// It will look before it sleeps.
+    #[default]
+    Working,
+    /// It looks again in a moment.
+    Gathering,
+    /// It has to be woken.
+    Sleeping,
 }
 
 impl Lanes {
@@ -94,6 +117,7 @@ impl Queue {
             arrived: Notify::new(),
             max_changes: config.changes,
             max_bytes: usize::try_from(config.bytes).unwrap_or(usize::MAX),
+            gathering: GATHERING,
         }
     }
 
@@ -103,7 +127,8 @@ impl Queue {
 
     /// Never waits: a full or closed queue hands the write back.
     pub(super) fn push_direct(&self, write: Box<dyn PendingWrite>) -> Result<(), (Box<dyn PendingWrite>, KvError)> {
-        match self.push_bounded(write.size(), Work::Direct(write)) {
+        let is_awaited = write.is_awaited();
+        match self.push_bounded(write.size(), Work::Direct(write), is_awaited) {
             Err((Work::Direct(write), error)) => Err((write, error)),
             // Nothing else comes back than what was handed over.
             _ => Ok(()),
@@ -112,10 +137,10 @@ impl Queue {
 
     /// Takes a `Prepare` if there is room. Whoever waits for its end may give up before, so that it has to be bounded here.
     pub(super) fn push_prepare(&self, size: usize, work: Work) -> Result<(), KvError> {
-        self.push_bounded(size, work).map_err(|(_, error)| error)
+        self.push_bounded(size, work, true).map_err(|(_, error)| error)
     }
 
-    fn push_bounded(&self, size: usize, work: Work) -> Result<(), (Work, KvError)> {
+    fn push_bounded(&self, size: usize, work: Work, is_awaited: bool) -> Result<(), (Work, KvError)> {
         let mut lanes = self.lanes();
         if lanes.closed {
             return Err((work, KvError::Closed));
@@ -127,9 +152,8 @@ impl Queue {
         }
         lanes.direct_count += 1;
         lanes.direct_bytes += size;
-        let first = lanes.is_empty();
         lanes.work.push_back(work);
-        self.announce(lanes, first);
+        self.announce(lanes, is_awaited);
         Ok(())
     }
 
@@ -139,9 +163,8 @@ impl Queue {
         if lanes.closed {
             return Err(KvError::Closed);
         }
-        let first = lanes.is_empty();
         lanes.work.push_back(work);
-        self.announce(lanes, first);
+        self.announce(lanes, true);
         Ok(())
     }
 
@@ -153,16 +176,21 @@ impl Queue {
         if lanes.requests.len() >= MAX_WAITING_READS {
             return Err(KvError::QueueFull);
         }
-        let first = lanes.is_empty();
         lanes.requests.push_back(request);
-        self.announce(lanes, first);
+        self.announce(lanes, true);
         Ok(())
     }
 
-    /// Wakes whoever takes, who only sleeps over empty lanes.
-    fn announce(&self, lanes: MutexGuard<'_, Lanes>, first: bool) {
-        drop(lanes);
-        if first {
+    /// Wakes whoever takes, if that is needed.
+    fn announce(&self, mut lanes: MutexGuard<'_, Lanes>, is_awaited: bool) {
+        let wakes = match lanes.taker {
+            Taker::Working => false,
+            Taker::Gathering => is_awaited || lanes.work.len() >= GATHERED,
+            Taker::Sleeping => true,
+        };
+        if wakes {
+            lanes.taker = Taker::Working;
+            drop(lanes);
             self.arrived.notify_one();
         }
     }
@@ -171,10 +199,12 @@ impl Queue {
     ///
     /// Cancellation safe: nothing is taken before it returns.
     pub(super) async fn take(&self, most: usize) -> Option<Taken> {
+        let mut gathers = true;
         loop {
             let arrived = self.arrived.notified();
             {
                 let mut lanes = self.lanes();
+                lanes.taker = Taker::Working;
                 if !lanes.is_empty() {
                     let count = most.min(lanes.work.len());
                     let requests = lanes.requests.drain(..).collect();
@@ -193,8 +223,15 @@ impl Queue {
                 if lanes.closed {
                     return None;
                 }
+                lanes.taker = if gathers { Taker::Gathering } else { Taker::Sleeping };
             }
-            arrived.await;
+            if gathers {
+                // Whichever it was: if there is nothing now, there was a pause.
+                let _ = tokio::time::timeout(self.gathering, arrived).await;
+                gathers = false;
+            } else {
+                arrived.await;
+            }
         }
     }
 
@@ -223,6 +260,9 @@ mod tests {
         }
         fn size(&self) -> usize {
             self.1
+        }
+        fn is_awaited(&self) -> bool {
+            false
         }
         fn origin(&self) -> Origin {
             Origin::none()
@@ -256,6 +296,52 @@ mod tests {
         let by_bytes = queue(100, 10);
         assert!(by_bytes.push_direct(probe(50)).is_ok(), "alone, a large one passes");
         assert_eq!(by_bytes.push_direct(probe(1)).err().unwrap().1, KvError::QueueFull);
+    }
+
+    /// Whether the taker was woken since.
+    async fn is_woken(queue: &Queue) -> bool {
+        tokio::time::timeout(Duration::ZERO, queue.arrived.notified()).await.is_ok()
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_taker_that_gathers_is_woken_only_for_what_somebody_waits_for() {
+        let queue = Queue { gathering: LONG, ..queue(1000, 1000) };
+        assert!(queue.push_direct(probe(1)).is_ok());
+        assert!(!is_woken(&queue).await, "it has not slept yet");
+        assert_eq!(queue.take(10).await.unwrap().work.len(), 1);
+
+        let mut taking = Box::pin(queue.take(10));
+        assert!(futures::poll!(&mut taking).is_pending());
+        assert!(queue.push_direct(probe(1)).is_ok() && queue.push_direct(probe(1)).is_ok());
+        assert!(futures::poll!(&mut taking).is_pending());
+        let (reply, _answer) = oneshot::channel();
+        queue.push_work(Work::Flush { reply }).unwrap();
+        assert_eq!(tokio::time::timeout(LONG / 2, taking).await.unwrap().unwrap().work.len(), 3);
+
+        let mut taking = Box::pin(queue.take(1000));
+        assert!(futures::poll!(&mut taking).is_pending());
+        for _ in 0..GATHERED {
+            assert!(queue.push_direct(probe(1)).is_ok());
+        }
+        let taken = tokio::time::timeout(LONG / 2, taking).await.unwrap().unwrap();
+        assert_eq!(taken.work.len(), GATHERED, "a good deal wakes it as well");
+    }
+
+    #[tokio::test]
+    async fn a_taker_looks_by_itself_for_a_while_and_then_has_to_be_woken() {
+        let queue = Queue { gathering: Duration::from_millis(1), ..queue(1000, 1000) };
+        let mut taking = Box::pin(queue.take(10));
+        assert!(futures::poll!(&mut taking).is_pending());
+        assert!(queue.push_direct(probe(1)).is_ok());
+        assert_eq!(tokio::time::timeout(LONG, taking).await.unwrap().unwrap().work.len(), 1);
+
+        let mut taking = Box::pin(queue.take(10));
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut taking).await.is_err());
+        assert_eq!(queue.lanes().taker, Taker::Sleeping);
+        assert!(queue.push_direct(probe(1)).is_ok());
+        assert_eq!(tokio::time::timeout(LONG, taking).await.unwrap().unwrap().work.len(), 1);
     }
 
     #[tokio::test]

@@ -42,6 +42,9 @@ pub trait PendingWrite: Send {
     /// Roughly how many bytes it keeps alive while it waits.
     fn size(&self) -> usize;
 
+    /// Whether somebody waits for its end all the same, so that it shouldn't wait for others.
+    fn is_awaited(&self) -> bool;
+
     /// The request that it belongs to.
     fn origin(&self) -> Origin;
 

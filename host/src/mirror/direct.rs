@@ -40,6 +40,10 @@ impl PendingWrite for DirectWrite {
         self.change.key.as_str().len() + document
     }
 
+    fn is_awaited(&self) -> bool {
+        self.delivered.is_some()
+    }
+
     fn origin(&self) -> Origin {
         self.origin.clone()
     }

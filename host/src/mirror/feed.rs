@@ -2,8 +2,11 @@
 //!
 //! A server answers a request for changes as soon as there is one. Asked again at once, it would be asked once for every write,
 //! and the tail would re-read documents one by one, at the cost of the writers. So the reader takes its time between two
-//! requests as long as it is not behind, and changes come together.
+//! requests as long as it is not behind, and changes come together. It takes more of it while all that it brings is what the
+//! host itself has written, which the backend has already.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -16,7 +19,10 @@ use crate::mongo::{ChangeEvent, Changes, ChangesError};
 const READ_AHEAD: usize = 4096;
 
 /// The pause between two requests: what a copy may lag for no other reason.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(8);
+
+/// What is added to it as long as nobody else writes.
+const CALM_PACE: Duration = Duration::from_millis(42);
 
 /// An event that took longer than this was asked for; sooner come those that were sent along with one before.
 const REQUEST: Duration = Duration::from_micros(100);
@@ -27,6 +33,7 @@ const BEHIND_MILLIS: u64 = 250;
 /// Events in MongoDB's order.
 pub(super) struct Feed {
     events: mpsc::Receiver<Result<ChangeEvent, ChangesError>>,
+    is_calm: Arc<AtomicBool>,
     reader: AbortHandle,
 }
 
@@ -34,6 +41,8 @@ impl Feed {
     /// Starts reading.
     pub(super) fn start(mut changes: Changes) -> Self {
         let (sender, events) = mpsc::channel(READ_AHEAD);
+        let is_calm = Arc::new(AtomicBool::new(false));
+        let calm = Arc::clone(&is_calm);
         let reader = tokio::spawn(async move {
             loop {
                 let asked = Instant::now();
@@ -45,16 +54,25 @@ impl Feed {
                     return;
                 }
                 if pauses {
+                    // By then, whoever takes the events has said what this one was.
                     tokio::time::sleep(PACE).await;
+                    if calm.load(Ordering::Relaxed) {
+                        tokio::time::sleep(CALM_PACE).await;
+                    }
                 }
             }
         });
-        Self { events, reader: reader.abort_handle() }
+        Self { events, is_calm, reader: reader.abort_handle() }
     }
 
     /// The next event. Cancellation safe. `None` after an error, and after the end of the collection.
     pub(super) async fn next(&mut self) -> Option<Result<ChangeEvent, ChangesError>> {
         self.events.recv().await
+    }
+
+    /// Says whether the last events told of nothing that the backend didn't have.
+    pub(super) fn set_calm(&self, is_calm: bool) {
+        self.is_calm.store(is_calm, Ordering::Relaxed);
     }
 
     /// The next event, if it is there already.

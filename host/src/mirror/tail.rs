@@ -26,7 +26,7 @@ use crate::mongo::{ChangeEvent, ChangesError, Position};
 const BATCH: usize = 512;
 
 /// How long a direct write that is on its way has to arrive, before its document is read again; and how often it is looked for.
-const DIRECT_GRACE: Duration = Duration::from_millis(5);
+const DIRECT_GRACE: Duration = Duration::from_millis(8);
 const DIRECT_POLL: Duration = Duration::from_millis(1);
 
 /// How often a checkpoint is written while changes come in, and while none do.
@@ -116,7 +116,8 @@ impl<'a> Tail<'a> {
                 batch.add(event?);
             }
             let (ended, sweep_due) = (batch.ended, batch.sweep_due);
-            self.apply(batch).await?;
+            let count = self.apply(batch).await?;
+            feed.set_calm(count == 0);
             if sweep_due {
                 refill::check_loss(self.mirror, self.backend).await?;
                 let shards: Vec<u32> = self.mirror.scanned_shards().collect();
@@ -129,14 +130,17 @@ impl<'a> Tail<'a> {
         }
     }
 
-    async fn apply(&mut self, batch: Batch) -> Result<(), TailError> {
+    /// Answers how many documents had to be read.
+    async fn apply(&mut self, batch: Batch) -> Result<usize, TailError> {
         let Batch { changed, position, oldest_millis, newest_millis, quiet_millis, .. } = batch;
         let progress = &self.mirror.progress;
+        let mut read = 0;
         if let Some(oldest) = oldest_millis {
             progress.working_on(oldest);
             let count = changed.len() as u64;
             let keys = self.to_be_read(changed).await;
-            if !keys.is_empty() {
+            read = keys.len();
+            if read > 0 {
                 self.reread(&keys).await?;
             }
             progress.applied_up_to(newest_millis);
@@ -153,7 +157,7 @@ impl<'a> Tail<'a> {
             due.moved = true;
         }
         self.mirror.show_progress();
-        Ok(())
+        Ok(read)
     }
 
     /// What the direct way has not brought, and isn't just about to bring.

@@ -171,6 +171,10 @@ impl PendingWrite for Direct {
         self.value.len()
     }
 
+    fn is_awaited(&self) -> bool {
+        false
+    }
+
     fn origin(&self) -> Origin {
         Origin::current()
     }
