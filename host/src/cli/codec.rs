@@ -15,6 +15,7 @@ use crate::codec::training::{self, Sizes};
 use crate::codec::{Dictionary, Format, MAX_DICTIONARY_BYTES, write_payload};
 use crate::config::{BackendConfig, Config, ValueFormat, parse_bytes};
 use crate::memcell::{MemCell, NewMemCell};
+use crate::mongo::worthwhile_ranges;
 use crate::shutdown::Shutdown;
 use crate::store::MemCellStore;
 
@@ -46,6 +47,9 @@ const MAX_SAMPLE_BYTES: usize = 256 * 1024 * 1024;
 
 /// Ranges of the collection that samples are taken from, so that they are not all of one time.
 const RANGES: usize = 64;
+
+/// Fewer documents than this make no range of their own.
+const SMALLEST_RANGE: u64 = 25_000;
 
 /// Arguments of `memcell codec train`.
 #[derive(Debug, Args)]
@@ -170,7 +174,8 @@ impl Samples {
 
     /// Takes documents from all over the collection.
     async fn draw(&mut self, store: &MemCellStore, shutdown: &Shutdown, silent: bool) -> Result<(), Failure> {
-        let ranges = store.repository().id_ranges(RANGES).await?;
+        let documents = store.repository().estimated_count().await?;
+        let ranges = store.repository().id_ranges(worthwhile_ranges(documents, SMALLEST_RANGE, RANGES)).await?;
         let each = self.most.div_ceil(ranges.len().max(1));
         let mut progress = Progress::start("read", None, silent);
         for range in ranges {

@@ -8,10 +8,11 @@ use tokio::task::JoinSet;
 
 use super::figures::Figures;
 use super::pace::Pace;
+use super::seen::{Seen, Walk};
 use super::task::{self, End};
 use super::{Inner, Running, rekey};
 use crate::Result;
-use crate::mongo::{JobKind, JobRecord, JobState, Sighting, TakenPart};
+use crate::mongo::{JobKind, JobRecord, JobState, PartScope, Sighting, TakenPart};
 
 /// How often it looks, if nobody calls.
 const POLL: Duration = Duration::from_secs(1);
@@ -81,7 +82,10 @@ async fn turn(
         let worker = format!("{}/{taken_count}", inner.process);
         let Some(part) = repository.take_part(&ids, &worker, LEASE, sightings).await? else { break };
         let Some(job) = jobs.iter().find(|job| job.id == part.record.job) else { break };
-        workers.spawn(work(Arc::clone(inner), job.clone(), part));
+        let running = running(inner, job);
+        // Before anything else is taken: what looks through entries is to wait for it.
+        let walk = matches!(part.record.scope, PartScope::Documents { .. }).then(|| running.seen.walk());
+        workers.spawn(work(Arc::clone(inner), job.clone(), part, running, walk));
     }
     Ok(())
 }
@@ -121,14 +125,16 @@ async fn look_after(inner: &Inner, job: JobRecord) -> Result<Option<JobRecord>> 
     Ok(None)
 }
 
-async fn work(inner: Arc<Inner>, job: JobRecord, part: TakenPart) {
-    let running = inner
-        .running()
-        .entry(job.id.clone())
-        .or_insert_with(|| Running { cancelled: inner.closing.child_token(), pace: Pace::new(job.rate) })
-        .clone();
+/// What the workers on this job have in common.
+fn running(inner: &Inner, job: &JobRecord) -> Running {
+    let first = || Running { cancelled: inner.closing.child_token(), pace: Pace::new(job.rate), seen: Seen::new() };
+    inner.running().entry(job.id.clone()).or_insert_with(first).clone()
+}
+
+async fn work(inner: Arc<Inner>, job: JobRecord, part: TakenPart, running: Running, walk: Option<Walk>) {
     let (id, scope) = (part.record.id.clone(), part.record.scope.clone());
     let end = task::run(&inner, &job, part, &running).await;
+    drop(walk);
     match end {
         End::Done | End::Lost | End::Cancelled => {}
         End::Failed(reason) => {

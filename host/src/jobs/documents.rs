@@ -1,8 +1,6 @@
 //! Through the documents of a range: copying them, or comparing their copies.
 
 use bson::Bson;
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 
 use super::suspects::{self, About, Suspect};
 use super::task::{Task, TaskError};
@@ -11,7 +9,7 @@ use crate::codec::{Codec, HEADER_BYTES};
 use crate::kv::Digest;
 use crate::memcell::{DocumentKey, MemCell};
 use crate::mirror::MirrorState;
-use crate::mongo::{Batch, IdRange, JobKind, Place, RangeWalk, Tally};
+use crate::mongo::{IdRange, JobKind, Place, Tally};
 
 /// Suspects that gather before they are looked at again: each time costs the time that the mirror needs to catch up.
 const MAX_SUSPECTS: usize = 1000;
@@ -33,12 +31,16 @@ async fn copy(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
     task.ready(MirrorState::takes_copies).await?;
     // Of documents without a revision, it is the stamp: so it has to be from before any of them is read.
     let reading = task.store.clock().now_before_inserts();
-    let mut documents = Ahead::start(task.store.repository().walk(range));
+    let mut documents = task.store.repository().walk(range);
     loop {
         let batch = documents.next().await?;
         task.ready(MirrorState::takes_copies).await?;
         let examined = batch.documents.len();
         task.pace.take(examined).await;
+        if task.job.sweep {
+            let keys = batch.documents.iter().map(MemCell::key).collect::<crate::Result<Vec<DocumentKey>>>()?;
+            task.seen.add(&keys);
+        }
         let copied = task.mirror.copy(batch.documents, reading).await?;
         let tally =
             Tally { examined: examined as u64, copied: copied.written, rejected: copied.rejected, ..Tally::default() };
@@ -53,8 +55,7 @@ async fn copy(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
 async fn compare(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
     let by_digest = !task.job.deep && task.mirror.has_digests();
     let repository = task.store.repository();
-    let documents = if by_digest { repository.walk_revisions(range) } else { repository.walk(range) };
-    let mut documents = Ahead::start(documents);
+    let mut documents = if by_digest { repository.walk_revisions(range) } else { repository.walk(range) };
     let mut suspects: Vec<Suspect> = Vec::new();
     let mut tally = Tally::default();
     loop {
@@ -81,47 +82,11 @@ async fn compare(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
     }
 }
 
-/// A task that reads the next documents while those before are worked on.
-struct Ahead {
-    batches: mpsc::Receiver<crate::Result<Batch>>,
-    reader: AbortHandle,
-}
-
-impl Ahead {
-    fn start(mut documents: RangeWalk) -> Self {
-        // One batch waits, one is being read.
-        let (sender, batches) = mpsc::channel(1);
-        let reader = tokio::spawn(async move {
-            loop {
-                let batch = documents.next().await;
-                let is_last = batch.as_ref().map_or(true, |batch| batch.next.is_none());
-                if sender.send(batch).await.is_err() || is_last {
-                    return;
-                }
-            }
-        });
-        Self { batches, reader: reader.abort_handle() }
-    }
-
-    /// Not to be asked again after the last batch, or an error.
-    async fn next(&mut self) -> Result<Batch, TaskError> {
-        match self.batches.recv().await {
-            Some(batch) => Ok(batch?),
-            None => Err(TaskError::NotReady("closed".to_owned())),
-        }
-    }
-}
-
-impl Drop for Ahead {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
-}
-
 /// What looks wrong about whole documents and their copies.
 async fn compare_copies(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Suspect>, TaskError> {
     let keys = documents.iter().map(MemCell::key).collect::<crate::Result<Vec<DocumentKey>>>()?;
     let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
+    task.seen.add(&keys);
     let copies = task.mirror.read(&names).await?;
     let mut scratch = Vec::new();
     let mut suspects = Vec::new();
@@ -136,6 +101,7 @@ async fn compare_copies(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Su
 async fn compare_digests(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Suspect>, TaskError> {
     let keys = documents.iter().map(MemCell::key).collect::<crate::Result<Vec<DocumentKey>>>()?;
     let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
+    task.seen.add(&keys);
     let digests = task.mirror.digests(&names, HEADER_BYTES as u32).await?;
     let mut unclear = Vec::new();
     for ((key, document), digest) in keys.into_iter().zip(documents).zip(&digests) {

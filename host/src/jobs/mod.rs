@@ -16,6 +16,7 @@ mod pace;
 mod rekey;
 mod report;
 mod schedule;
+mod seen;
 mod suspects;
 mod task;
 
@@ -30,16 +31,21 @@ use tokio_util::task::TaskTracker;
 
 use self::pace::Pace;
 pub use self::report::{JobProgress, JobReport};
+use self::seen::Seen;
 use crate::config::{HostConfig, ScheduleConfig};
 use crate::mirror::Mirror;
 pub use crate::mongo::{Finding, JobKind, JobState, Needs, Tally};
-use crate::mongo::{IdRange, JobRecord, PartRecord, PartScope};
+use crate::mongo::{IdRange, JobRecord, PartRecord, PartScope, worthwhile_ranges};
 use crate::store::MemCellStore;
 use crate::validation::Comparer;
 use crate::{Error, ErrorKind, Result};
 
 /// Ranges that the documents of a job are cut into at the most.
 const MAX_RANGES: usize = 64;
+
+/// Fewer documents than this are not worth a range of their own: to draw bounds costs as well. Several hosts can share more of them.
+const SMALLEST_RANGE: u64 = 200_000;
+const SMALLEST_SHARED_RANGE: u64 = 25_000;
 
 /// What somebody wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +95,7 @@ struct Inner {
 struct Running {
     cancelled: CancellationToken,
     pace: Pace,
+    seen: Seen,
 }
 
 impl Jobs {
@@ -198,7 +205,11 @@ impl Inner {
             return Err(Error::new(ErrorKind::AlreadyExists, message));
         }
         let id = bson::oid::ObjectId::new().to_hex();
-        let scopes = self.scopes(order, &mirror).await?;
+        let documents = match order.kind {
+            JobKind::Restore | JobKind::Rekey => 0,
+            JobKind::Backfill | JobKind::Verify | JobKind::Repair => repository.estimated_count().await?,
+        };
+        let scopes = self.scopes(order, &mirror, documents).await?;
         // One that is not opened yet looks like one without entries, of which nothing would be left to rewrite.
         if order.kind == JobKind::Rekey && scopes.is_empty() {
             let message = format!("backend {backend} is {}: order it when it is live", mirror.state().name());
@@ -217,7 +228,7 @@ impl Inner {
             state: JobState::Running,
             reason: None,
             cancel: false,
-            estimate: self.estimate(order, &mirror).await?,
+            estimate: documents + entries(order, &mirror, documents).await,
             created_at: DateTime::now(),
             ended_at: None,
         };
@@ -243,10 +254,12 @@ impl Inner {
         }
     }
 
-    async fn scopes(&self, order: &JobOrder, mirror: &Mirror) -> Result<Vec<PartScope>> {
+    async fn scopes(&self, order: &JobOrder, mirror: &Mirror, documents: u64) -> Result<Vec<PartScope>> {
         let mut scopes = Vec::new();
         if !matches!(order.kind, JobKind::Restore | JobKind::Rekey) {
-            let ranges = self.store.repository().id_ranges(MAX_RANGES).await?;
+            let smallest = if mirror.is_shared() { SMALLEST_SHARED_RANGE } else { SMALLEST_RANGE };
+            let ranges = worthwhile_ranges(documents, smallest, MAX_RANGES);
+            let ranges = self.store.repository().id_ranges(ranges).await?;
             scopes.extend(ranges.into_iter().map(|IdRange { after, up_to }| PartScope::Documents { after, up_to }));
         }
         if order.reads_entries() {
@@ -254,19 +267,11 @@ impl Inner {
         }
         Ok(scopes)
     }
+}
 
-    async fn estimate(&self, order: &JobOrder, mirror: &Mirror) -> Result<u64> {
-        let documents = match order.kind {
-            JobKind::Restore | JobKind::Rekey => 0,
-            _ => self.store.repository().estimated_count().await?,
-        };
-        let entries = match order.reads_entries() {
-            // About as many as documents, where it can't be asked.
-            true => mirror.entries().await.unwrap_or(documents),
-            false => 0,
-        };
-        Ok(documents + entries)
-    }
+/// About how many entries a job looks through: as many as there are documents, where it can't be asked.
+async fn entries(order: &JobOrder, mirror: &Mirror, documents: u64) -> u64 {
+    if order.reads_entries() { mirror.entries().await.unwrap_or(documents) } else { 0 }
 }
 
 fn no_such_job(id: &str) -> Error {

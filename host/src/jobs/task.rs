@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::dispatch::LEASE;
 use super::pace::Pace;
+use super::seen::Seen;
 use super::{Inner, Running, documents, entries};
 use crate::Error;
 use crate::kv::KvError;
@@ -74,6 +75,7 @@ pub(super) struct Task<'a> {
     pub(super) job: &'a JobRecord,
     pub(super) comparer: &'a Comparer,
     pub(super) pace: Pace,
+    pub(super) seen: Seen,
     part: TakenPart,
     noted: Instant,
 }
@@ -95,6 +97,7 @@ pub(super) async fn run(inner: &Inner, job: &JobRecord, part: TakenPart, running
         job,
         comparer: &inner.comparer,
         pace: running.pace.clone(),
+        seen: running.seen.clone(),
         noted: Instant::now(),
         part,
     };
@@ -130,7 +133,11 @@ impl Task<'_> {
     async fn work(&mut self) -> Result<(), TaskError> {
         match self.part.record.scope.clone() {
             PartScope::Documents { after, up_to } => documents::walk(self, after, up_to).await?,
-            PartScope::Entries { shard } => entries::walk(self, shard).await?,
+            PartScope::Entries { shard } => {
+                // The better part of the entries is of documents that are just being looked at.
+                self.seen.complete().await;
+                entries::walk(self, shard).await?;
+            }
         }
         self.part.record.done = true;
         self.note().await

@@ -3,21 +3,25 @@
 use std::collections::HashMap;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use mongodb::Cursor;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use super::connect::bounded;
 use super::filters;
-use super::reads::{IDS_PER_QUERY, id};
+use super::reads::{IDS_PER_QUERY, MemCellStream, id};
 use super::repository::Repository;
 use crate::memcell::{DocumentKey, MemCell};
-use crate::{ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// How many ids are drawn for each bound: the more, the more even the ranges.
 const DRAWN_PER_RANGE: usize = 8;
 
-/// Fewer documents than this make no range of their own.
-const SMALLEST_RANGE: u64 = 25_000;
+/// How many ranges a scan goes through at the most, and how many documents are worth one: a server that gathers all of an answer
+/// first has less to gather.
+const SCAN_RANGES: usize = 1024;
+const SCAN_RANGE: u64 = 200_000;
 
 /// The most documents of one batch, and about how many bytes of them.
 const BATCH_DOCUMENTS: usize = 500;
@@ -53,15 +57,13 @@ impl Repository {
         bounded(self.timeout, self.authority.estimated_document_count()).await
     }
 
-    /// Cuts the collection into ranges of about the same number of documents, `most` at the most. Together they hold every id there
-    /// can be.
+    /// Cuts the collection into about so many ranges of about the same number of documents. Together they hold every id there can
+    /// be.
     ///
     /// # Errors
     /// Those of MongoDB being away.
-    pub async fn id_ranges(&self, most: usize) -> Result<Vec<IdRange>> {
-        let count = self.estimated_count().await?;
-        let ranges = usize::try_from(count / SMALLEST_RANGE).unwrap_or(most).clamp(1, most.max(1));
-        if ranges == 1 {
+    pub async fn id_ranges(&self, ranges: usize) -> Result<Vec<IdRange>> {
+        if ranges <= 1 {
             return Ok(vec![IdRange::default()]);
         }
         let size = i64::try_from(ranges * DRAWN_PER_RANGE).unwrap_or(i64::MAX);
@@ -92,12 +94,31 @@ impl Repository {
 
     /// Begins to walk through a range, with whole documents.
     pub fn walk(&self, range: IdRange) -> RangeWalk {
-        RangeWalk { repository: self.clone(), range, projection: None, cursor: None }
+        RangeWalk::start(Walk { repository: self.clone(), range, projection: None, cursor: None })
     }
 
     /// As [`Repository::walk`], with only `_id`, `revision` and `deleted_at` of each document.
     pub fn walk_revisions(&self, range: IdRange) -> RangeWalk {
-        RangeWalk { projection: Some(revisions()), ..self.walk(range) }
+        RangeWalk::start(Walk { repository: self.clone(), range, projection: Some(revisions()), cursor: None })
+    }
+
+    /// All documents, live or deleted, by `_id` ascending (over all types of ids), read as [`fetch`](Self::fetch)
+    /// reads. It may take as long as it likes: what is there all the while is seen once.
+    ///
+    /// # Errors
+    /// If the first query fails; later failures are in the stream.
+    pub async fn scan(&self) -> Result<MemCellStream> {
+        let count = self.estimated_count().await?;
+        let mut ranges = self.id_ranges(worthwhile_ranges(count, SCAN_RANGE, SCAN_RANGES)).await?.into_iter();
+        let mut walk = self.walk(ranges.next().unwrap_or_default());
+        let first = walk.next().await?;
+        let scan = Scan { repository: self.clone(), ranges, walk: first.next.is_some().then_some(walk) };
+        let rest = stream::try_unfold(scan, |mut scan| async move {
+            let batch = scan.next().await?;
+            Ok::<_, Error>(batch.map(|documents| (documents, scan)))
+        });
+        let batches = stream::iter([Ok(first.documents)]).chain(rest);
+        Ok(batches.map_ok(|documents| stream::iter(documents.into_iter().map(Ok))).try_flatten().boxed())
     }
 
     /// Which of these keys are those of documents, and whether those are live.
@@ -127,8 +148,75 @@ impl Repository {
     }
 }
 
-/// A walk through a range in one query, which is made again from where it was if the server has forgotten it meanwhile.
+/// How many ranges of at least `smallest` documents each a collection of so many documents can be cut into, `most` at the most.
+pub fn worthwhile_ranges(documents: u64, smallest: u64, most: usize) -> usize {
+    usize::try_from(documents / smallest.max(1)).unwrap_or(most).clamp(1, most.max(1))
+}
+
+/// All ranges, one after the other.
+struct Scan {
+    repository: Repository,
+    ranges: std::vec::IntoIter<IdRange>,
+    /// Through a range that has not ended.
+    walk: Option<RangeWalk>,
+}
+
+impl Scan {
+    async fn next(&mut self) -> Result<Option<Vec<MemCell>>> {
+        let mut walk = match self.walk.take() {
+            Some(walk) => walk,
+            None => match self.ranges.next() {
+                Some(range) => self.repository.walk(range),
+                None => return Ok(None),
+            },
+        };
+        let batch = walk.next().await?;
+        self.walk = batch.next.is_some().then_some(walk);
+        Ok(Some(batch.documents))
+    }
+}
+
+/// A walk through a range. A task of its own reads the next documents while those before are worked on.
 pub struct RangeWalk {
+    batches: mpsc::Receiver<Result<Batch>>,
+    reader: AbortHandle,
+}
+
+impl RangeWalk {
+    fn start(mut walk: Walk) -> Self {
+        // One batch waits, one is being read.
+        let (sender, batches) = mpsc::channel(1);
+        let reader = tokio::spawn(async move {
+            loop {
+                let batch = walk.next().await;
+                let is_last = batch.as_ref().map_or(true, |batch| batch.next.is_none());
+                if sender.send(batch).await.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Self { batches, reader: reader.abort_handle() }
+    }
+
+    /// The next documents: as many as fit into a few megabytes. What is there all the while is seen once. Not to be asked again
+    /// after the last batch, or an error. Cancellation safe.
+    ///
+    /// # Errors
+    /// Those of MongoDB being away.
+    pub async fn next(&mut self) -> Result<Batch> {
+        let ended = || Err(Error::new(ErrorKind::Internal, "a walk through a range was asked for more than there is"));
+        self.batches.recv().await.unwrap_or_else(ended)
+    }
+}
+
+impl Drop for RangeWalk {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// A walk through a range in one query, which is made again from where it was if the server has forgotten it meanwhile.
+struct Walk {
     repository: Repository,
     /// What is left.
     range: IdRange,
@@ -136,12 +224,8 @@ pub struct RangeWalk {
     cursor: Option<Cursor<RawDocumentBuf>>,
 }
 
-impl RangeWalk {
-    /// The next documents: as many as fit into a few megabytes. What is there all the while is seen once.
-    ///
-    /// # Errors
-    /// Those of MongoDB being away. The walk can be gone on with.
-    pub async fn next(&mut self) -> Result<Batch> {
+impl Walk {
+    async fn next(&mut self) -> Result<Batch> {
         let was_open = self.cursor.is_some();
         match self.advance().await {
             // A server forgets a query that nobody has asked about for ten minutes.

@@ -21,9 +21,6 @@ pub type MemCellStream = BoxStream<'static, Result<MemCell>>;
 /// The most ids in one query: with the longest answers it stays a command of a moderate size.
 pub(super) const IDS_PER_QUERY: usize = 1000;
 
-/// How many documents a scan asks for at once.
-const SCAN_BATCH: u32 = 500;
-
 impl Repository {
     /// The document with this event id, if it is visible.
     pub async fn get(&self, id: EventId, visibility: Visibility) -> Result<Option<MemCell>> {
@@ -88,18 +85,6 @@ impl Repository {
             found = found.chain(into_stream(cursor, self.timeout)).boxed();
         }
         Ok(found)
-    }
-
-    /// All documents, live or deleted, by `_id` ascending (over all types of ids), read as [`fetch`](Self::fetch)
-    /// reads. It works through the collection in bounded queries, so it may take as long as it likes: what is there all
-    /// the while is seen once.
-    ///
-    /// # Errors
-    /// If the first query fails; later failures are in the stream.
-    pub async fn scan(&self) -> Result<MemCellStream> {
-        let mut scan = Scan { repository: self.clone(), chunk: None, last: None, taken: 0 };
-        scan.open().await?;
-        Ok(stream::try_unfold(scan, |mut scan| async move { Ok(scan.next().await?.map(|cell| (cell, scan))) }).boxed())
     }
 
     /// The documents that match, streamed: memory is bounded by one batch, with or without a limit.
@@ -180,48 +165,6 @@ impl Repository {
         let mut cells = Vec::new();
         collect(bounded(self.timeout, find).await?, self.timeout, &mut cells).await?;
         cells.iter().map(id).collect()
-    }
-}
-
-/// A walk through the collection in queries of [`SCAN_BATCH`] documents, so that no cursor of the server has to outlive
-/// a slow reader.
-struct Scan {
-    repository: Repository,
-    chunk: Option<Cursor<RawDocumentBuf>>,
-    last: Option<Bson>,
-    /// How many documents of the current query were handed out.
-    taken: u32,
-}
-
-impl Scan {
-    async fn open(&mut self) -> Result<()> {
-        let find = self
-            .repository
-            .authority
-            .find(filters::after_id(&Document::new(), self.last.as_ref()))
-            .sort(doc! { "_id": 1 })
-            .limit(SCAN_BATCH.into())
-            .batch_size(SCAN_BATCH);
-        self.chunk = Some(bounded(self.repository.timeout, find).await?);
-        self.taken = 0;
-        Ok(())
-    }
-
-    async fn next(&mut self) -> Result<Option<MemCell>> {
-        loop {
-            let Some(chunk) = &mut self.chunk else { return Ok(None) };
-            if let Some(cell) = next(chunk, self.repository.timeout).await? {
-                self.taken += 1;
-                if self.taken == SCAN_BATCH {
-                    self.last = Some(id(&cell)?);
-                }
-                return Ok(Some(cell));
-            }
-            if self.taken < SCAN_BATCH {
-                return Ok(None);
-            }
-            self.open().await?;
-        }
     }
 }
 
