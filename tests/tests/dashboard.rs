@@ -37,9 +37,9 @@ async fn no_complaints(browser: &Browser) -> Result<()> {
     Ok(())
 }
 
-/// A backend that loses its third write: the first two bring the new document, directly and by the tail.
+/// A backend that loses the first write of what [`plant_mismatch`] makes of a document.
 fn losing() -> Result<BackendConfig> {
-    hostile(&[("mode", "lost-write"), ("on", "put"), ("after", "2"), ("times", "1")])
+    hostile(&[("mode", "lost-write"), ("on", "put"), ("containing", "added <b>"), ("times", "1")])
 }
 
 /// Changes a document behind the host's back, which the backend loses, and waits until that is confirmed.

@@ -225,7 +225,7 @@ fn hex(bytes: &[u8]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn contents_are_neither_logged_nor_traced() -> Result<()> {
     let (collector, endpoint) = Collector::start().await?;
-    for settings in ["mode = \"lost-write\", on = \"put\", after = \"2\"", "mode = \"trap\", on = \"put\""] {
+    for settings in ["mode = \"lost-write\", on = \"put\", after = \"1\"", "mode = \"trap\", on = \"put\""] {
         let hostile =
             backend(&artifacts::guest("hostile")?, &format!("settings = {{ {settings} }}\ngrants.log = true"));
         let sections = format!(

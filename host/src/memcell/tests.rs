@@ -247,11 +247,16 @@ fn a_new_memcell_gets_what_is_the_hosts_to_set() {
 
 #[test]
 fn a_new_memcell_without_an_id_gets_one() {
-    let new = new(json!({})).unwrap();
-    assert_eq!(new.given_event_id(), None);
-    let (first, second) = (new.clone().into_memcell(1, 0).unwrap(), new.clone().into_memcell(1, 0).unwrap());
+    let (first, second) = (new(json!({})).unwrap(), new(json!({})).unwrap());
+    assert_eq!(first.given_event_id(), None);
     assert!(first.event_id().is_some() && first.event_id() != second.event_id());
-    assert!(new.into_memcell(u64::MAX, 0).is_err());
+    let again = first.clone().into_memcell(2, 0).unwrap();
+    assert_eq!(
+        (again.event_id(), first.event_id()),
+        (first.event_id(), again.event_id()),
+        "a transaction may try again"
+    );
+    assert!(first.into_memcell(u64::MAX, 0).is_err());
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(crate) fn run(data: &[u8]) {
 fn shown(records: &[Imported]) -> Vec<String> {
     let shown = |record: &Imported| match &record.result {
         // Documents without an id get a new one each time.
-        Ok(new) => format!("{} {:?}", record.line, new.event_id()),
+        Ok(new) => format!("{} {:?}", record.line, new.given_event_id()),
         Err(reason) => format!("{} {reason}", record.line),
     };
     records.iter().map(shown).collect()

@@ -11,8 +11,7 @@ use crate::checks::{NOON, body, check_mirror, memcell, read_consistent};
 
 #[tokio::test]
 async fn a_change_that_the_backend_loses_is_caught_confirmed_and_forgotten_once_it_is_mended() -> Result<()> {
-    // A backend that loses its third write: the first two bring the new document, directly and by the tail.
-    let losing = hostile(&[("mode", "lost-write"), ("on", "put"), ("after", "2"), ("times", "1")])?;
+    let losing = hostile(&[("mode", "lost-write"), ("on", "put"), ("containing", "as it was not"), ("times", "1")])?;
     let host = TestHost::start(vec![losing]).await?;
     host.live().await?;
     let mut given = memcell("ana", NOON);

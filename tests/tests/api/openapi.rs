@@ -144,11 +144,12 @@ async fn every_documented_operation_answers_as_documented() -> Result<()> {
     check_mirror(&host).await?;
 
     // A row in the list of mismatches, so that its shape is seen.
-    let losing = TestHost::start(vec![hostile(&[("mode", "lost-write"), ("on", "put"), ("after", "2")])?]).await?;
+    let losing =
+        TestHost::start(vec![hostile(&[("mode", "lost-write"), ("on", "put"), ("containing", "to be lost")])?]).await?;
     losing.live().await?;
     let lost = losing.append(&memcell("ana", NOON)).await?;
     losing.settled().await?;
-    losing.json("PATCH", &format!("/v1/memcells/{lost}"), &json!({ "subject": "s" })).await?;
+    losing.json("PATCH", &format!("/v1/memcells/{lost}"), &json!({ "subject": "to be lost" })).await?;
     losing.settled().await?;
     losing.request("GET", &format!("/v1/memcells/{lost}")).await?;
     eventually("a mismatch is confirmed", async || Ok(!losing.store.mismatches().is_empty())).await?;

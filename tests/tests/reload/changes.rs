@@ -129,14 +129,14 @@ async fn nothing_is_left_of_a_removed_backend() -> Result<()> {
     let losing = backend(
         "losing",
         &artifacts::guest("hostile")?,
-        "settings = { mode = \"lost-write\", on = \"put\", after = \"2\" }",
+        "settings = { mode = \"lost-write\", on = \"put\", containing = \"to be lost\" }",
     )?;
     let good = in_memory("good", "")?;
     let host = TestHost::start_from_file(&format!("{VALIDATION}backend = \"losing\"\n{losing}{good}")).await?;
     host.live().await?;
     let path = format!("/v1/memcells/{}", host.append(&memcell("x")).await?);
     host.settled().await?;
-    host.json("PATCH", &path, &json!({ "summary": "y" })).await?;
+    host.json("PATCH", &path, &json!({ "summary": "to be lost" })).await?;
     host.settled().await?;
     host.request("GET", &path).await?;
     eventually("the mismatch is confirmed", async || Ok(!host.store.mismatches().is_empty())).await?;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use memcell_plugin::guest::bindings::exports::memcell::kv::store::Entry;
 use memcell_plugin::{Error, Result, Settings, required};
 
 /// A function of the contract.
@@ -146,6 +147,8 @@ pub(crate) struct Plan {
     after: u64,
     /// How many more calls misbehave from then on.
     times: u64,
+    /// Only puts of a value with this text count.
+    containing: Option<String>,
     /// How large "giant" is, in bytes.
     size: usize,
 }
@@ -158,6 +161,7 @@ impl Plan {
         let mode = settings.choice("mode", &MODES)?;
         let after = settings.integer("after", 0..=i64::MAX)?.map_or(0, i64::unsigned_abs);
         let times = settings.integer("times", 0..=i64::MAX)?.map_or(u64::MAX, i64::unsigned_abs);
+        let containing = settings.string("containing");
         let size = settings.bytes("size")?.unwrap_or(64 << 20);
         settings.finish()?;
         let Some(mode) = mode else { return Ok(None) };
@@ -172,7 +176,7 @@ impl Plan {
         }
         let size =
             usize::try_from(size).map_err(|_| Error::invalid_argument("the setting \"size\" is out of range"))?;
-        Ok(Some(Self { on, mode, after, times, size }))
+        Ok(Some(Self { on, mode, after, times, containing, size }))
     }
 
     fn strike(&mut self, function: Function) -> Option<(Mode, usize)> {
@@ -199,6 +203,15 @@ thread_local! {
 /// Makes `plan` the one to follow.
 pub(crate) fn set(plan: Option<Plan>) {
     PLAN.set(plan);
+}
+
+/// Whether a put of these could go wrong at all.
+pub(crate) fn concerns(entries: &[Entry]) -> bool {
+    PLAN.with_borrow(|plan| {
+        let Some(text) = plan.as_ref().and_then(|plan| plan.containing.as_ref()) else { return true };
+        let holds = |entry: &Entry| entry.value.windows(text.len().max(1)).any(|part| part == text.as_bytes());
+        entries.iter().any(holds)
+    })
 }
 
 /// How this call of `function` should go wrong, and how large "giant" is; `None`: it should not.
