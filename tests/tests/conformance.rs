@@ -96,17 +96,20 @@ fn file() -> Result<Subject> {
     Ok(Subject { config, malformed, skipped: DURABLE, _held: Some(Box::new(directory)) })
 }
 
+/// As patient as the host's own deadline is in [`check`].
+const PATIENT: &[(&str, &str)] = &[("timeout", "20s"), ("connect_timeout", "10s")];
+
 fn remote() -> Result<Subject> {
     let server = RedisServer::start(&["--appendonly", "yes"])?;
     let malformed = vec![("database".to_owned(), "first".to_owned())];
-    let config = host::remote(&[server.address()], &[])?;
+    let config = host::remote(&[server.address()], PATIENT)?;
     Ok(Subject { config, malformed, skipped: SHARED, _held: Some(Box::new(server)) })
 }
 
 fn remote_cluster() -> Result<Subject> {
     let cluster = RedisCluster::start(&[])?;
     let malformed = vec![("cluster".to_owned(), "perhaps".to_owned())];
-    let config = host::remote(&cluster.addresses(), &[])?;
+    let config = host::remote(&cluster.addresses(), PATIENT)?;
     Ok(Subject { config, malformed, skipped: SHARED, _held: Some(Box::new(cluster)) })
 }
 
