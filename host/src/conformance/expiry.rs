@@ -10,8 +10,16 @@ use crate::kv::{Condition, Entry, GuestError, KvError, Mark, Outcome};
 /// How long after its time an entry may still be seen: the clock of a store behind the plugin may be another machine's.
 const TOLERANCE: Duration = Duration::from_secs(5);
 
+/// How long an entry lives that is watched, in milliseconds: longer each time, should it be gone before anybody could look.
+const LIVES: [u64; 3] = [1000, 4000, 16_000];
+
 fn expiring(run: &Run<'_>, name: &str, stamp: u64, expires_at: u64) -> Entry {
     Entry { expires_at: Some(expires_at), ..run.entry(name, stamp, "expiring") }
+}
+
+/// A time to come that is no whole second, nor of any other unit a store might round it to: in an odd millisecond.
+fn after(milliseconds: u64) -> u64 {
+    (now() + milliseconds) | 1
 }
 
 pub(super) fn an_expiry_in_the_past(run: &Run<'_>) -> Checked {
@@ -41,20 +49,19 @@ pub(super) fn an_expiry_soon(run: &Run<'_>) -> Checked {
     let stays = run.entry("stays", STAMP, "for ever");
     backend.store(std::slice::from_ref(&stays))?;
     let before = backend.stats()?;
-    let entry = expiring(run, "goes", STAMP, now() + 1000);
-    backend.store(std::slice::from_ref(&entry))?;
-    until_expired(&mut backend, &entry)?;
+    let last = watch_expire(run, &mut backend, "goes")?;
     let listed: Vec<String> = backend.scan(100)?.into_iter().map(|mark| mark.key).collect();
     same(contract::EXPIRED, "a scan after that", &listed, &vec![stays.key.clone()])?;
     same(contract::EXPIRED, "stats after that", &backend.stats()?, &before)?;
     backend.has(contract::EXPIRY, "of what doesn't expire", &stays)?;
-    backend.puts(contract::NEWER, &run.entry("goes", STAMP + 1, "again"), Condition::Newer, Outcome::Applied)?;
-    backend.has(contract::PUT, "of what was put again", &run.entry("goes", STAMP + 1, "again"))
+    let again = run.entry("goes", last + 1, "again");
+    backend.puts(contract::NEWER, &again, Condition::Newer, Outcome::Applied)?;
+    backend.has(contract::PUT, "of what was put again", &again)
 }
 
 pub(super) fn an_expiry_far_away(run: &Run<'_>) -> Checked {
     let mut backend = run.open()?;
-    let hour = expiring(run, "hour", STAMP, now() + 3_600_123);
+    let hour = expiring(run, "hour", STAMP, after(3_600_000));
     let century = expiring(run, "century", STAMP, FAR + 7);
     backend.store(&[hour.clone(), century.clone()])?;
     for entry in [&hour, &century] {
@@ -81,16 +88,15 @@ pub(super) fn an_expiry_far_away(run: &Run<'_>) -> Checked {
 
 pub(super) fn overwriting_replaces_the_expiry(run: &Run<'_>) -> Checked {
     let mut backend = run.open()?;
-    let soon = now() + 700;
+    let soon = after(700);
     backend.store(&["freed", "prolonged"].map(|name| expiring(run, name, STAMP, soon)))?;
     backend.store(&[run.entry("bounded", STAMP, "for ever")])?;
     let freed = run.entry("freed", STAMP + 1, "for ever");
     let prolonged = expiring(run, "prolonged", STAMP + 1, FAR);
-    let bounded = expiring(run, "bounded", STAMP + 1, now() + 700);
-    for entry in [&freed, &prolonged, &bounded] {
+    for entry in [&freed, &prolonged] {
         backend.puts(contract::NEWER, entry, Condition::Newer, Outcome::Applied)?;
     }
-    until_expired(&mut backend, &bounded)?;
+    watch_expire(run, &mut backend, "bounded")?;
     // By now the first expiry of the other two has passed as well.
     for entry in [&freed, &prolonged] {
         backend.has(contract::EXPIRY, "after its first expiry was overwritten", entry)?;
@@ -101,7 +107,7 @@ pub(super) fn overwriting_replaces_the_expiry(run: &Run<'_>) -> Checked {
 pub(super) fn an_expiry_survives_reopening(run: &Run<'_>) -> Checked {
     let mut backend = run.open()?;
     let far = expiring(run, "far", STAMP, FAR);
-    let soon = expiring(run, "soon", STAMP, now() + 1500);
+    let soon = expiring(run, "soon", STAMP, after(1500));
     backend.store(&[far.clone(), soon.clone()])?;
     backend.flush()?;
     drop(backend);
@@ -115,22 +121,38 @@ pub(super) fn an_expiry_survives_reopening(run: &Run<'_>) -> Checked {
     same(contract::EXPIRED, "a scan after reopening", &listed, &vec![far.key])
 }
 
-/// Looks at an entry until it is gone: not before its time, nor long after.
-fn until_expired(backend: &mut Client, entry: &Entry) -> Checked {
+/// Puts an entry, over what is there, that expires soon, and looks at it until it is gone. Answers its stamp.
+fn watch_expire(run: &Run<'_>, backend: &mut Client, name: &str) -> Checked<u64> {
+    let mut stamp = STAMP;
+    for life in LIVES {
+        stamp += 1;
+        let entry = expiring(run, name, stamp, after(life));
+        backend.puts(contract::NEWER, &entry, Condition::Newer, Outcome::Applied)?;
+        if until_expired(backend, &entry)? {
+            break;
+        }
+    }
+    Ok(stamp)
+}
+
+/// Looks at an entry until it is gone: not before its time, nor long after. Answers whether it was there to be seen: on a busy
+/// machine, its time may be over before the first look.
+fn until_expired(backend: &mut Client, entry: &Entry) -> Checked<bool> {
     let expires_at = entry.expires_at.unwrap_or_default();
     let started = Instant::now();
     let patience = Duration::from_millis(expires_at.saturating_sub(now())) + TOLERANCE;
+    let mut was_seen = false;
     loop {
         match backend.get_one(&entry.key)? {
-            Some(found) => same(contract::EXPIRY, "get before its time", &found, entry)?,
+            Some(found) => {
+                same(contract::EXPIRY, "get before its time", &found, entry)?;
+                was_seen = true;
+            }
             None => {
                 let early = expires_at.saturating_sub(now());
-                return ensure(
-                    early == 0,
-                    contract::EXPIRY,
-                    "the entry until its time",
-                    format!("none, {early} ms too early"),
-                );
+                let found = format!("none, {early} ms too early");
+                ensure(early == 0, contract::EXPIRY, "the entry until its time", found)?;
+                return Ok(was_seen);
             }
         }
         if started.elapsed() > patience {
