@@ -129,6 +129,18 @@ impl<'s> RowBuilder<'s> {
         self.compare_timed_async(async || timed(&mut a).await, async || timed(&mut b).await).await
     }
 
+    /// Like [`Self::compare`], for functions that return the time that counts, leaving out what they prepare.
+    ///
+    /// # Errors
+    /// As [`Self::compare`].
+    pub fn compare_timed(
+        self,
+        mut a: impl FnMut() -> Result<Duration>,
+        mut b: impl FnMut() -> Result<Duration>,
+    ) -> Result<()> {
+        at_once(self.compare_timed_async(async || a(), async || b()))
+    }
+
     /// Like [`Self::compare_async`], for functions that return the time that counts, leaving out what they prepare.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 
 mod backend;
 mod codec;
+mod direct;
 mod examples;
 mod file;
 mod import;
@@ -48,9 +49,10 @@ async fn run(name: &str) -> Result<Summary> {
     match name {
         "store" => store::run().await,
         "backend" => backend::run().await,
-        "file" => file::run().await,
+        // Instances that are called directly have runtimes of their own.
+        "file" => tokio::task::block_in_place(file::run),
         "examples" => examples::run().await,
-        "remote" => remote::run().await,
+        "remote" => tokio::task::block_in_place(remote::run),
         "codec" => codec::run(),
         "tail" => tail::run().await,
         "import" => import::run().await,

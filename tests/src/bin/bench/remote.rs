@@ -1,19 +1,20 @@
 //! The remote plugin in its sandbox, beside the `redis` crate called natively with the same commands, on one server.
 //!
-//! Compared are the calls themselves: what the shard's thread spends in the component, values handed over included, as the
-//! metrics have it, and what the crate's own connection spends. Waking the shard's thread isn't in it: the crate needs none.
+//! Compared are the calls themselves, made on one thread: that of an instance, values handed over included, and that of the crate's
+//! own connection. What the shard around an instance adds is in the row that says «through the queue».
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use memcell_host::clock::Clock;
-use memcell_host::kv::{Backend, Condition, Engine, Entry, Mark, Outcome, Plugin, ShardState, Write};
-use memcell_host::metrics::Metrics;
 use memcell_tests::bench::{Plan, Suite, Summary, Target};
-use memcell_tests::host::{PATIENCE, remote};
+use memcell_tests::file::Shard;
+use memcell_tests::host::remote;
 use memcell_tests::redis::RedisServer;
 use redis::{Connection, ConnectionLike, IntoConnectionInfo, Pipeline, Value};
+use tokio::runtime::Runtime;
+
+use crate::direct::Direct;
 
 const KEYS: usize = 5000;
 const BATCH: usize = 100;
@@ -24,9 +25,9 @@ const WRITES_PER_CALL: usize = 26;
 const BATCHES: Plan = Plan { pairs: 24, iterations: 30, warm_up: 50 };
 const SINGLES: Plan = Plan { pairs: 24, iterations: 300, warm_up: 200 };
 
-pub(crate) async fn run() -> Result<Summary> {
+pub(crate) fn run() -> Result<Summary> {
     let server = RedisServer::start(&[])?;
-    let mut sandboxed = Sandboxed::start(&server).await?;
+    let mut sandboxed = Direct::open(remote(&[server.address()], &[])?)?;
     let mut native = Native::connect(&server)?;
     // Its readings rise from row to row, so that no write is refused as stale.
     let clock = Clock::new();
@@ -42,19 +43,13 @@ pub(crate) async fn run() -> Result<Summary> {
     ] {
         let items = parts.first().map_or(1, |part| part.len());
         let (mut a, mut b) = (0, 0);
-        suite
-            .row(&format!("put, {name}: plugin / redis crate"))
-            .plan(plan)
-            .items(items)
-            .target(target)
-            .compare_timed_async(
-                async || sandboxed.put(next(parts, &mut a), clock.now(), &value).await,
-                async || native.put(next(parts, &mut b), clock.now(), &value, WRITES_PER_CALL),
-            )
-            .await?;
+        suite.row(&format!("put, {name}: plugin / redis crate")).plan(plan).items(items).target(target).compare_timed(
+            || sandboxed.put(next(parts, &mut a), clock.now(), &value),
+            || native.put(next(parts, &mut b), clock.now(), &value, WRITES_PER_CALL),
+        )?;
         // Each side has stored all that it is going to be asked for.
         for part in parts.iter() {
-            sandboxed.put(part, clock.now(), &value).await?;
+            sandboxed.put(part, clock.now(), &value)?;
             native.put(part, clock.now(), &value, WRITES_PER_CALL)?;
         }
         let (mut a, mut b) = (0, 0);
@@ -63,22 +58,13 @@ pub(crate) async fn run() -> Result<Summary> {
             .plan(plan)
             .items(items)
             .target(target)
-            .compare_timed_async(
-                async || sandboxed.get(next(parts, &mut a)).await,
-                async || native.get(next(parts, &mut b)),
-            )
-            .await?;
+            .compare_timed(|| sandboxed.get(next(parts, &mut a)), || native.get(next(parts, &mut b)))?;
     }
     let (mut a, mut b) = (0, 0);
-    suite
-        .row("delete, batches of 100: plugin / redis crate")
-        .plan(BATCHES)
-        .items(BATCH)
-        .compare_timed_async(
-            async || sandboxed.delete(next(&batches, &mut a), clock.now()).await,
-            async || native.delete(next(&batches, &mut b), clock.now()),
-        )
-        .await?;
+    suite.row("delete, batches of 100: plugin / redis crate").plan(BATCHES).items(BATCH).compare_timed(
+        || sandboxed.delete(next(&batches, &mut a), clock.now()),
+        || native.delete(next(&batches, &mut b), clock.now()),
+    )?;
     for (name, per_call) in [("1", 1), ("100", 100)] {
         let (mut a, mut b) = (0, 0);
         let other = &mut Native::connect(&server)?;
@@ -86,79 +72,24 @@ pub(crate) async fn run() -> Result<Summary> {
             .row(&format!("put, batches of 100, natively: {name} / {WRITES_PER_CALL} writes in a call of the script"))
             .plan(BATCHES)
             .items(BATCH)
-            .compare_timed_async(
-                async || other.put(next(&batches, &mut a), clock.now(), &value, per_call),
-                async || native.put(next(&batches, &mut b), clock.now(), &value, WRITES_PER_CALL),
-            )
-            .await?;
+            .compare_timed(
+                || other.put(next(&batches, &mut a), clock.now(), &value, per_call),
+                || native.put(next(&batches, &mut b), clock.now(), &value, WRITES_PER_CALL),
+            )?;
     }
-    let mut n = 0;
-    suite
-        .row("get of one key through the queue")
-        .plan(SINGLES)
-        .report_async(async || Ok(sandboxed.backend.get_many(next(&singles, &mut n)).await?))
-        .await?;
+    sandboxed.close()?;
+    Runtime::new()?.block_on(async {
+        let shard = Shard::open(remote(&[server.address()], &[])?).await?;
+        let mut n = 0;
+        let get = async || Ok(shard.backend.get_many(next(&singles, &mut n)).await?);
+        suite.row("get of one key through the queue").plan(SINGLES).report_async(get).await
+    })?;
     suite.finish()
 }
 
 fn next<'a>(parts: &[&'a [String]], at: &mut usize) -> &'a [String] {
     *at += 1;
     parts.get(*at % parts.len()).copied().unwrap_or_default()
-}
-
-/// The plugin behind its shard, and the metrics that tell how long its calls took.
-struct Sandboxed {
-    backend: Backend,
-    metrics: Arc<Metrics>,
-}
-
-impl Sandboxed {
-    async fn start(server: &RedisServer) -> Result<Self> {
-        let mut config = remote(&[server.address()], &[])?;
-        config.queue.batch = BATCH;
-        let engine = Engine::new(Engine::default_cache_directory())?;
-        let plugin = Plugin::load(&engine, memcell_tests::artifacts::file_of(&config)?, None)?;
-        let metrics = Arc::new(Metrics::new());
-        let backend = Backend::start(&plugin, &Arc::new(config), &metrics.backend("bench"))?;
-        for mut state in backend.watch() {
-            let running = state.wait_for(|state| matches!(state, ShardState::Running { .. }));
-            tokio::time::timeout(PATIENCE, running).await.context("no instance was opened")??;
-        }
-        Ok(Self { backend, metrics })
-    }
-
-    /// How long all calls of a function have taken so far.
-    fn spent(&self, function: &str) -> Result<Duration> {
-        let wanted = format!("memcell_kv_call_duration_seconds_sum{{backend=\"bench\",function=\"{function}\"}}");
-        let text = self.metrics.render();
-        let Some(sum) = text.lines().find_map(|line| line.strip_prefix(&wanted)) else { return Ok(Duration::ZERO) };
-        Ok(Duration::from_secs_f64(sum.trim().parse()?))
-    }
-
-    async fn put(&mut self, keys: &[String], stamp: u64, value: &[u8]) -> Result<Duration> {
-        let put = |key: &String| Write::Put(Entry { key: key.clone(), stamp, expires_at: None, value: value.to_vec() });
-        self.write("put-many", keys.iter().map(put).collect()).await
-    }
-
-    async fn delete(&mut self, keys: &[String], stamp: u64) -> Result<Duration> {
-        let delete = |key: &String| Write::Delete(Mark { key: key.clone(), stamp, expires_at: None });
-        self.write("delete-many", keys.iter().map(delete).collect()).await
-    }
-
-    async fn write(&mut self, function: &str, writes: Vec<Write>) -> Result<Duration> {
-        let before = self.spent(function)?;
-        for end in self.backend.write(writes, Condition::Newer).await {
-            ensure!(end? == Outcome::Applied, "a write was stale");
-        }
-        Ok(self.spent(function)?.saturating_sub(before))
-    }
-
-    async fn get(&mut self, keys: &[String]) -> Result<Duration> {
-        let before = self.spent("get-many")?;
-        let found = self.backend.get_many(keys).await?;
-        ensure!(found.iter().all(Option::is_some), "an entry is missing");
-        Ok(self.spent("get-many")?.saturating_sub(before))
-    }
 }
 
 /// The `redis` crate's own connection.
@@ -232,7 +163,8 @@ fn script<'p>(pipeline: &'p mut Pipeline, digest: &str, keys: &[String], kind: &
     for key in keys {
         call.arg(format!("native:{key}"));
     }
-    call.arg("newer").arg("0").arg(kind)
+    // The condition, the time, what is written, and no token.
+    call.arg("newer").arg("0").arg(kind).arg("")
 }
 
 fn entry(answer: Value) -> Option<(u64, Vec<u8>)> {
