@@ -8,6 +8,7 @@
 //! the former, [`config`] and [`reload`], [`error`], [`metrics`], [`trace`],
 //! [`shutdown`], [`descriptors`] and [`steps`].
 
+mod begun;
 pub mod change;
 pub mod cli;
 pub mod clock;

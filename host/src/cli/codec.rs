@@ -15,7 +15,6 @@ use crate::codec::training::{self, Sizes};
 use crate::codec::{Dictionary, Format, MAX_DICTIONARY_BYTES, write_payload};
 use crate::config::{BackendConfig, Config, ValueFormat, parse_bytes};
 use crate::memcell::{MemCell, NewMemCell};
-use crate::mongo::worthwhile_ranges;
 use crate::shutdown::Shutdown;
 use crate::store::MemCellStore;
 
@@ -175,7 +174,7 @@ impl Samples {
     /// Takes documents from all over the collection.
     async fn draw(&mut self, store: &MemCellStore, shutdown: &Shutdown, silent: bool) -> Result<(), Failure> {
         let documents = store.repository().estimated_count().await?;
-        let ranges = store.repository().id_ranges(worthwhile_ranges(documents, SMALLEST_RANGE, RANGES)).await?;
+        let ranges = store.repository().worthwhile_ranges(documents, SMALLEST_RANGE, RANGES).await?;
         let each = self.most.div_ceil(ranges.len().max(1));
         let mut progress = Progress::start("read", None, silent);
         for range in ranges {

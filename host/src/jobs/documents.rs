@@ -1,15 +1,18 @@
 //! Through the documents of a range: copying them, or comparing their copies.
 
+use std::sync::Arc;
+
 use bson::Bson;
 
 use super::suspects::{self, About, Suspect};
 use super::task::{Task, TaskError};
+use crate::begun::Begun;
 use crate::clock::unix_millis;
 use crate::codec::{Codec, HEADER_BYTES};
 use crate::kv::Digest;
 use crate::memcell::{DocumentKey, MemCell};
-use crate::mirror::MirrorState;
-use crate::mongo::{IdRange, JobKind, Place, Tally};
+use crate::mirror::{Copied, MirrorState, RefillError};
+use crate::mongo::{Batch, IdRange, JobKind, Place, Tally};
 
 /// Suspects that gather before they are looked at again: each time costs the time that the mirror needs to catch up.
 const MAX_SUSPECTS: usize = 1000;
@@ -27,29 +30,49 @@ pub(super) async fn walk(task: &mut Task<'_>, after: Option<Bson>, up_to: Option
     }
 }
 
+/// A batch that the backend works on.
+struct Copying {
+    copied: Begun<'static, Result<Copied, RefillError>>,
+    examined: usize,
+    next: Option<Bson>,
+}
+
 async fn copy(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
     task.ready(MirrorState::takes_copies).await?;
     // Of documents without a revision, it is the stamp: so it has to be from before any of them is read.
     let reading = task.store.clock().now_before_inserts();
     let mut documents = task.store.repository().walk(range);
+    let mut before: Option<Copying> = None;
     loop {
-        let batch = documents.next().await?;
+        let Batch { documents, next } = documents.next().await?;
         task.ready(MirrorState::takes_copies).await?;
-        let examined = batch.documents.len();
+        let examined = documents.len();
         task.pace.take(examined).await;
         if task.job.sweep {
-            let keys = batch.documents.iter().map(MemCell::key).collect::<crate::Result<Vec<DocumentKey>>>()?;
-            task.seen.add(&keys);
+            task.seen.add(&keys_of(&documents)?);
         }
-        let copied = task.mirror.copy(batch.documents, reading).await?;
-        let tally =
-            Tally { examined: examined as u64, copied: copied.written, rejected: copied.rejected, ..Tally::default() };
-        let is_last = batch.next.is_none();
-        task.advance(batch.next.map(Place::Id), tally).await?;
-        if is_last {
-            return Ok(());
+        let is_last = next.is_none();
+        let mirror = Arc::clone(&task.mirror);
+        // Encoded and handed over, on top of what the backend is at. While it is at that, the next batch is read.
+        let copied = Begun::new(async move { mirror.copy(documents, reading).await }).await;
+        if let Some(before) = before.replace(Copying { copied, examined, next }) {
+            settle(task, before).await?;
+        }
+        if is_last && let Some(last) = before.take() {
+            return settle(task, last).await;
         }
     }
+}
+
+async fn settle(task: &mut Task<'_>, copying: Copying) -> Result<(), TaskError> {
+    let Copying { copied, examined, next } = copying;
+    let Copied { written, rejected } = copied.end().await?;
+    let tally = Tally { examined: examined as u64, copied: written, rejected, ..Tally::default() };
+    task.advance(next.map(Place::Id), tally).await
+}
+
+fn keys_of(documents: &[MemCell]) -> crate::Result<Vec<DocumentKey>> {
+    documents.iter().map(MemCell::key).collect()
 }
 
 async fn compare(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
@@ -84,7 +107,7 @@ async fn compare(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
 
 /// What looks wrong about whole documents and their copies.
 async fn compare_copies(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Suspect>, TaskError> {
-    let keys = documents.iter().map(MemCell::key).collect::<crate::Result<Vec<DocumentKey>>>()?;
+    let keys = keys_of(documents)?;
     let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
     task.seen.add(&keys);
     let copies = task.mirror.read(&names).await?;
@@ -99,7 +122,7 @@ async fn compare_copies(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Su
 
 /// What looks wrong about revisions and digests: what does, or can't be told by them, is looked at as a whole.
 async fn compare_digests(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Suspect>, TaskError> {
-    let keys = documents.iter().map(MemCell::key).collect::<crate::Result<Vec<DocumentKey>>>()?;
+    let keys = keys_of(documents)?;
     let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
     task.seen.add(&keys);
     let digests = task.mirror.digests(&names, HEADER_BYTES as u32).await?;

@@ -52,7 +52,8 @@ pub(super) async fn walk(task: &mut Task<'_>, shard: u32) -> Result<(), TaskErro
         let own = keys.iter().filter(|key| task.mirror.is_own(key)).count() as u64;
         let keys: Vec<DocumentKey> = keys.into_iter().filter(|key| key.to_bson().is_ok()).collect();
         let foreign = listed - own - keys.len() as u64;
-        let keys = if task.job.kind == JobKind::Rekey { keys } else { task.seen.unknown(keys) };
+        // A job that goes through no documents has seen none.
+        let keys = task.seen.unknown(keys);
         let existing = task.store.repository().existing(&keys).await?;
         if task.job.kind == JobKind::Rekey {
             let tally = rekey::rewrite(task, &keys, &existing).await?;

@@ -35,7 +35,7 @@ use self::seen::Seen;
 use crate::config::{HostConfig, ScheduleConfig};
 use crate::mirror::Mirror;
 pub use crate::mongo::{Finding, JobKind, JobState, Needs, Tally};
-use crate::mongo::{IdRange, JobRecord, PartRecord, PartScope, worthwhile_ranges};
+use crate::mongo::{IdRange, JobRecord, PartRecord, PartScope};
 use crate::store::MemCellStore;
 use crate::validation::Comparer;
 use crate::{Error, ErrorKind, Result};
@@ -258,8 +258,7 @@ impl Inner {
         let mut scopes = Vec::new();
         if !matches!(order.kind, JobKind::Restore | JobKind::Rekey) {
             let smallest = if mirror.is_shared() { SMALLEST_SHARED_RANGE } else { SMALLEST_RANGE };
-            let ranges = worthwhile_ranges(documents, smallest, MAX_RANGES);
-            let ranges = self.store.repository().id_ranges(ranges).await?;
+            let ranges = self.store.repository().worthwhile_ranges(documents, smallest, MAX_RANGES).await?;
             scopes.extend(ranges.into_iter().map(|IdRange { after, up_to }| PartScope::Documents { after, up_to }));
         }
         if order.reads_entries() {

@@ -1,7 +1,9 @@
 //! One stored MemCell, kept as the BSON that MongoDB sent.
 
 use std::fmt;
+use std::sync::OnceLock;
 
+use bson::raw::RawElement;
 use bson::{DateTime, RawBsonRef, RawDocument, RawDocumentBuf};
 
 use super::json::{Dialect, write_document, write_memcell};
@@ -13,23 +15,38 @@ use crate::{Error, ErrorKind, Result};
 ///
 /// Access is lazy. A document that isn't well-formed BSON answers as if the fields behind the damage were absent, and
 /// an error from everything that writes it.
-#[derive(Clone, PartialEq)]
-pub struct MemCell(RawDocumentBuf);
+#[derive(Clone)]
+pub struct MemCell {
+    raw: RawDocumentBuf,
+    facts: OnceLock<Facts>,
+}
+
+/// What the mirror asks about every document, more than once: found in one pass over its fields.
+#[derive(Debug, Clone, Copy, Default)]
+struct Facts {
+    revision: Option<u64>,
+    is_deleted: bool,
+    expires_at: Option<DateTime>,
+}
 
 impl MemCell {
     /// Takes a document as MongoDB or a backend has it.
     pub fn from_raw(raw: RawDocumentBuf) -> Self {
-        Self(raw)
+        Self { raw, facts: OnceLock::new() }
     }
 
     /// The document, for writing it to MongoDB.
     pub fn as_raw(&self) -> &RawDocument {
-        &self.0
+        &self.raw
     }
 
     /// The document, for writing it to MongoDB.
     pub fn into_raw(self) -> RawDocumentBuf {
-        self.0
+        self.raw
+    }
+
+    fn facts(&self) -> &Facts {
+        self.facts.get_or_init(|| Facts::of(&self.raw))
     }
 
     /// Where the backends keep it.
@@ -50,33 +67,17 @@ impl MemCell {
 
     /// Its revision, if it has one: any BSON number that is a whole one and not negative.
     pub fn revision(&self) -> Option<u64> {
-        match self.field("revision")? {
-            RawBsonRef::Int32(revision) => u64::try_from(revision).ok(),
-            RawBsonRef::Int64(revision) => u64::try_from(revision).ok(),
-            // 2⁶³, so that every revision fits the int64 that the host writes.
-            RawBsonRef::Double(revision)
-                if revision.fract() == 0.0 && (0.0..9_223_372_036_854_775_808.0).contains(&revision) =>
-            {
-                Some(revision as u64)
-            }
-            _ => None,
-        }
+        self.facts().revision
     }
 
     /// Whether it is softly deleted: `deleted_at` is there and not null.
     pub fn is_deleted(&self) -> bool {
-        self.field("deleted_at").is_some_and(|moment| moment != RawBsonRef::Null)
+        self.facts().is_deleted
     }
 
     /// When it expires, as MongoDB's index of `expires_at` sees it: at the earliest time, if there are several; never, if there is none.
     pub fn expires_at(&self) -> Option<DateTime> {
-        match self.field("expires_at")? {
-            RawBsonRef::DateTime(at) => Some(at),
-            RawBsonRef::Array(several) => {
-                several.into_iter().filter_map(|one| one.ok().and_then(|one| one.as_datetime())).min()
-            }
-            _ => None,
-        }
+        self.facts().expires_at
     }
 
     /// When the conversation took place. `None` if another program stored something else than a datetime.
@@ -86,7 +87,7 @@ impl MemCell {
 
     /// The top-level field of this name.
     pub fn field(&self, name: &str) -> Option<RawBsonRef<'_>> {
-        self.0.get(name).ok().flatten()
+        self.raw.get(name).ok().flatten()
     }
 
     /// The document with nothing but `_id` and the top-level fields named, in the order they are stored in.
@@ -95,13 +96,13 @@ impl MemCell {
     #[must_use]
     pub fn project(&self, fields: &[String]) -> Self {
         let mut projected = RawDocumentBuf::new();
-        for element in &self.0 {
+        for element in &self.raw {
             let Ok((name, value)) = element else { return self.clone() };
             if name.as_str() == "_id" || fields.iter().any(|field| field == name.as_str()) {
                 projected.append(name, value);
             }
         }
-        Self(projected)
+        Self::from_raw(projected)
     }
 
     /// Appends the form that the HTTP API speaks.
@@ -115,7 +116,7 @@ impl MemCell {
     /// # Errors
     /// [`ErrorKind::Internal`] if the document is malformed; `out` then holds a part of it.
     pub fn write_api_json(&self, out: &mut Vec<u8>) -> Result<()> {
-        write_memcell(&self.0, out)
+        write_memcell(&self.raw, out)
     }
 
     /// The same as a value, for callers that build on it.
@@ -134,7 +135,61 @@ impl MemCell {
     /// # Errors
     /// As [`MemCell::write_api_json`].
     pub fn write_canonical_json(&self, out: &mut Vec<u8>) -> Result<()> {
-        write_document(&self.0, Dialect::Canonical, out)
+        write_document(&self.raw, Dialect::Canonical, out)
+    }
+}
+
+/// Equal are documents of the same bytes.
+impl PartialEq for MemCell {
+    fn eq(&self, other: &Self) -> bool {
+        self.raw == other.raw
+    }
+}
+
+impl Facts {
+    /// Of fields that occur twice, the first counts.
+    fn of(document: &RawDocument) -> Self {
+        let (mut revision, mut deleted_at, mut expires_at) = (None, None, None);
+        for element in document.iter_elements().map_while(Result::ok) {
+            let fact = match element.key().as_str() {
+                "revision" => &mut revision,
+                "deleted_at" => &mut deleted_at,
+                "expires_at" => &mut expires_at,
+                _ => continue,
+            };
+            fact.get_or_insert(element);
+        }
+        Self {
+            revision: revision.and_then(value).and_then(whole_number),
+            is_deleted: deleted_at.and_then(value).is_some_and(|moment| moment != RawBsonRef::Null),
+            expires_at: expires_at.and_then(value).and_then(earliest),
+        }
+    }
+}
+
+fn value(element: RawElement<'_>) -> Option<RawBsonRef<'_>> {
+    element.value().ok()
+}
+
+fn whole_number(value: RawBsonRef<'_>) -> Option<u64> {
+    match value {
+        RawBsonRef::Int32(number) => u64::try_from(number).ok(),
+        RawBsonRef::Int64(number) => u64::try_from(number).ok(),
+        // 2⁶³, so that every revision fits the int64 that the host writes.
+        RawBsonRef::Double(number) if number.fract() == 0.0 && (0.0..9_223_372_036_854_775_808.0).contains(&number) => {
+            Some(number as u64)
+        }
+        _ => None,
+    }
+}
+
+fn earliest(value: RawBsonRef<'_>) -> Option<DateTime> {
+    match value {
+        RawBsonRef::DateTime(at) => Some(at),
+        RawBsonRef::Array(several) => {
+            several.into_iter().filter_map(|one| one.ok().and_then(|one| one.as_datetime())).min()
+        }
+        _ => None,
     }
 }
 
@@ -142,6 +197,6 @@ impl MemCell {
 impl fmt::Debug for MemCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id = self.key().map_or_else(|_| "no _id".to_owned(), |key| key.to_string());
-        write!(f, "MemCell({id}, {} bytes)", self.0.as_bytes().len())
+        write!(f, "MemCell({id}, {} bytes)", self.raw.as_bytes().len())
     }
 }

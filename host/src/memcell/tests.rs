@@ -1,7 +1,8 @@
 //! Tests of the document's JSON forms.
 
 use bson::oid::ObjectId;
-use bson::{Bson, DateTime, Document, RawDocumentBuf, bson, doc};
+use bson::raw::cstr;
+use bson::{Bson, DateTime, Document, RawBson, RawDocumentBuf, bson, doc};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -89,6 +90,32 @@ fn fields_are_found_and_projected() {
         format!("{document:?}"),
         format!("MemCell(685c8c52a1b2c3d4e5f60718, {} bytes)", document.as_raw().as_bytes().len())
     );
+}
+
+#[test]
+fn of_a_field_that_occurs_twice_the_first_counts() {
+    let mut raw = RawDocumentBuf::new();
+    for (revision, deleted_at, expires_at) in [(1, RawBson::Null, 5), (2, RawBson::Int32(0), 4)] {
+        raw.append(cstr!("revision"), revision);
+        raw.append(cstr!("deleted_at"), deleted_at);
+        raw.append(cstr!("expires_at"), DateTime::from_millis(expires_at));
+    }
+    let document = MemCell::from_raw(raw);
+    assert_eq!(document.revision(), Some(1));
+    assert!(!document.is_deleted());
+    assert_eq!(document.expires_at(), Some(DateTime::from_millis(5)));
+}
+
+#[test]
+fn fields_before_a_damage_are_found() {
+    let whole = cell(&doc! { "revision": 3, "text": "abc", "deleted_at": DateTime::from_millis(1) });
+    assert!(whole.is_deleted());
+    // The text claims to be longer than the document.
+    let mut bytes = whole.as_raw().as_bytes().to_vec();
+    let length = bytes.windows(5).position(|window| window == b"text\0").unwrap() + 5;
+    bytes[length] = 200;
+    let damaged = MemCell::from_raw(RawDocumentBuf::from_bytes(bytes).unwrap());
+    assert_eq!((damaged.revision(), damaged.is_deleted(), damaged.expires_at()), (Some(3), false, None));
 }
 
 #[test]

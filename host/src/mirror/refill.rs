@@ -8,6 +8,7 @@ use futures::StreamExt;
 
 use super::{Inner, MirrorState};
 use crate::Error;
+use crate::begun::Begun;
 use crate::change::Change;
 use crate::kv::{Backend, Condition, KvError, Mark, Outcome};
 use crate::memcell::{DocumentKey, MemCell};
@@ -82,7 +83,7 @@ pub(super) async fn copy(
         let change = writer.found(document, reading)?;
         writer.push(change).await?;
     }
-    writer.write().await?;
+    writer.write_all().await?;
     Ok(Copied { written: writer.written - writer.rejected, rejected: writer.rejected })
 }
 
@@ -254,21 +255,38 @@ pub(super) async fn sweep(
     Ok(())
 }
 
-/// Gathers changes and writes them in batches.
+/// Gathers changes and writes them in batches: while the backend works on one, the next is gathered and encoded.
 struct Writer<'a> {
     mirror: &'a Inner,
     backend: &'a Backend,
     condition: Condition,
     changes: Vec<Change>,
     bytes: usize,
+    /// Handed over, and not known to be written.
+    under_way: Option<UnderWay<'a>>,
     stale: Vec<DocumentKey>,
     written: u64,
     rejected: u64,
 }
 
+struct UnderWay<'a> {
+    keys: Vec<DocumentKey>,
+    ends: Begun<'a, Vec<Result<Outcome, KvError>>>,
+}
+
 impl<'a> Writer<'a> {
     fn new(mirror: &'a Inner, backend: &'a Backend, condition: Condition) -> Self {
-        Self { mirror, backend, condition, changes: Vec::new(), bytes: 0, stale: Vec::new(), written: 0, rejected: 0 }
+        Self {
+            mirror,
+            backend,
+            condition,
+            changes: Vec::new(),
+            bytes: 0,
+            under_way: None,
+            stale: Vec::new(),
+            written: 0,
+            rejected: 0,
+        }
     }
 
     fn found(&self, document: MemCell, reading: u64) -> Result<Change, RefillError> {
@@ -278,24 +296,29 @@ impl<'a> Writer<'a> {
         Ok(Change::found(document, reading)?)
     }
 
-    /// Answers whether a batch was written.
+    /// Answers whether a batch was handed over, and so the one before it is written.
     async fn push(&mut self, change: Change) -> Result<bool, RefillError> {
         self.bytes += change.document.as_ref().map_or(0, |document| document.as_raw().as_bytes().len());
         self.changes.push(change);
         let full = self.changes.len() >= BATCH || self.bytes >= BATCH_BYTES;
         if full {
-            self.write().await?;
+            self.hand_over().await?;
         }
         Ok(full)
     }
 
     /// Writes what is left, and answers the keys whose write was stale.
     async fn finish(mut self) -> Result<Vec<DocumentKey>, RefillError> {
-        self.write().await?;
+        self.write_all().await?;
         Ok(self.stale)
     }
 
-    async fn write(&mut self) -> Result<(), RefillError> {
+    async fn write_all(&mut self) -> Result<(), RefillError> {
+        self.hand_over().await?;
+        self.settle().await
+    }
+
+    async fn hand_over(&mut self) -> Result<(), RefillError> {
         let changes = std::mem::take(&mut self.changes);
         self.bytes = 0;
         let mut keys = Vec::with_capacity(changes.len());
@@ -304,10 +327,18 @@ impl<'a> Writer<'a> {
             writes.push(self.mirror.copies.write(&change.key, change.stamp, change.document.as_ref())?);
             keys.push(change.key);
         }
-        let mut failure = None;
-        let ends = self.backend.write(writes, self.condition).await;
+        let ends = Begun::new(self.backend.write(writes, self.condition)).await;
+        self.settle().await?;
+        self.under_way = Some(UnderWay { keys, ends });
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<(), RefillError> {
+        let Some(UnderWay { keys, ends }) = self.under_way.take() else { return Ok(()) };
+        let ends = ends.end().await;
         self.mirror.metrics.refreshed(keys.len() as u64);
         self.written += keys.len() as u64;
+        let mut failure = None;
         for (key, end) in keys.into_iter().zip(ends) {
             match end {
                 Ok(Outcome::Applied) => {}

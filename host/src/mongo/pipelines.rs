@@ -8,7 +8,7 @@ use crate::memcell::Patch;
 
 /// Replaces the fields of the patch, whole and literally: a value that looks like an expression is not one.
 pub(super) fn update(patch: &Patch, reading: u64) -> Vec<Document> {
-    let mut fields = stamped(reading);
+    let mut fields = stamped(now(), reading);
     for (name, value) in patch.fields() {
         fields.insert(name, literal(value.clone()));
     }
@@ -17,8 +17,9 @@ pub(super) fn update(patch: &Patch, reading: u64) -> Vec<Document> {
 
 /// Marks the document as deleted now, by whom if that is known.
 pub(super) fn soft_delete(deleted_by: Option<&str>, reading: u64) -> Vec<Document> {
-    let mut fields = stamped(reading);
-    fields.insert("deleted_at", literal(now()));
+    let now = now();
+    let mut fields = stamped(now, reading);
+    fields.insert("deleted_at", literal(now));
     match deleted_by {
         Some(who) => {
             fields.insert("deleted_by", literal(who));
@@ -30,12 +31,12 @@ pub(super) fn soft_delete(deleted_by: Option<&str>, reading: u64) -> Vec<Documen
 
 /// Takes the marks of a deletion away.
 pub(super) fn restore(reading: u64) -> Vec<Document> {
-    vec![doc! { "$set": stamped(reading) }, doc! { "$unset": ["deleted_at", "deleted_by"] }]
+    vec![doc! { "$set": stamped(now(), reading) }, doc! { "$unset": ["deleted_at", "deleted_by"] }]
 }
 
 /// What every change sets. `updated_at` moves with deletions too, so that whoever polls by it sees them.
-fn stamped(reading: u64) -> Document {
-    doc! { "updated_at": literal(now()), "revision": next_revision(reading) }
+fn stamped(now: DateTime, reading: u64) -> Document {
+    doc! { "updated_at": literal(now), "revision": next_revision(reading) }
 }
 
 /// `max(revision + 1, reading)` as an int64, whatever another program left in `revision`: what is not a number, or no

@@ -92,6 +92,16 @@ impl Repository {
         Ok(starts.zip(ends).map(|(after, up_to)| IdRange { after, up_to }).collect())
     }
 
+    /// As [`Repository::id_ranges`], of a collection of about so many documents: as many ranges of at least `smallest` as that comes
+    /// to, `most` at the most.
+    ///
+    /// # Errors
+    /// Those of MongoDB being away.
+    pub async fn worthwhile_ranges(&self, documents: u64, smallest: u64, most: usize) -> Result<Vec<IdRange>> {
+        let worthwhile = usize::try_from(documents / smallest.max(1)).unwrap_or(most);
+        self.id_ranges(worthwhile.clamp(1, most.max(1))).await
+    }
+
     /// Begins to walk through a range, with whole documents.
     pub fn walk(&self, range: IdRange) -> RangeWalk {
         RangeWalk::start(Walk { repository: self.clone(), range, projection: None, cursor: None })
@@ -109,7 +119,7 @@ impl Repository {
     /// If the first query fails; later failures are in the stream.
     pub async fn scan(&self) -> Result<MemCellStream> {
         let count = self.estimated_count().await?;
-        let mut ranges = self.id_ranges(worthwhile_ranges(count, SCAN_RANGE, SCAN_RANGES)).await?.into_iter();
+        let mut ranges = self.worthwhile_ranges(count, SCAN_RANGE, SCAN_RANGES).await?.into_iter();
         let mut walk = self.walk(ranges.next().unwrap_or_default());
         let first = walk.next().await?;
         let scan = Scan { repository: self.clone(), ranges, walk: first.next.is_some().then_some(walk) };
@@ -146,11 +156,6 @@ impl Repository {
         }
         Ok(documents)
     }
-}
-
-/// How many ranges of at least `smallest` documents each a collection of so many documents can be cut into, `most` at the most.
-pub fn worthwhile_ranges(documents: u64, smallest: u64, most: usize) -> usize {
-    usize::try_from(documents / smallest.max(1)).unwrap_or(most).clamp(1, most.max(1))
 }
 
 /// All ranges, one after the other.

@@ -64,13 +64,7 @@ impl Repository {
     /// # Errors
     /// Also those of [`DocumentKey::to_bson`].
     pub async fn fetch(&self, keys: &[DocumentKey]) -> Result<Vec<MemCell>> {
-        let ids = keys.iter().map(DocumentKey::to_bson).collect::<Result<Vec<Bson>>>()?;
-        let mut found = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(IDS_PER_QUERY) {
-            let cursor = bounded(self.timeout, self.authority.find(doc! { "_id": { "$in": ids } })).await?;
-            collect(cursor, self.timeout, &mut found).await?;
-        }
-        Ok(found)
+        self.fetch_stream(keys).await?.try_collect().await
     }
 
     /// As [`fetch`](Self::fetch), streamed: memory is bounded by one batch of the server's.
