@@ -22,7 +22,7 @@ pub struct MemCell {
 }
 
 /// What the mirror asks about every document, more than once: found in one pass over its fields.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Facts {
     revision: Option<u64>,
     is_deleted: bool,

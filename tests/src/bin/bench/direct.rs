@@ -46,7 +46,8 @@ impl Direct {
         Ok(elapsed)
     }
 
-    pub(crate) fn close(&mut self) -> Result<()> {
+    /// What it was granted is free again then.
+    pub(crate) fn close(mut self) -> Result<()> {
         Ok(self.0.close()?)
     }
 }

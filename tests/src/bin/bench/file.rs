@@ -64,7 +64,6 @@ pub(crate) fn run() -> Result<Summary> {
             .compare_timed(|| plugin.get(next(parts, &mut a)), || native.get(next(parts, &mut b)))?;
     }
     plugin.close()?;
-    drop(plugin);
 
     let mut config = file(&directory.path().join("unsynced"))?;
     config.settings = vec![("durability".into(), "flush".into())];
@@ -75,7 +74,6 @@ pub(crate) fn run() -> Result<Summary> {
         || native.put(next(&batches, &mut b), redb::Durability::None),
     )?;
     plugin.close()?;
-    drop(plugin);
 
     let runtime = Runtime::new()?;
     runtime.block_on(through_the_queue(&mut suite, &directory.path().join("plugin"), &singles, &clock))?;
@@ -96,8 +94,7 @@ async fn through_the_queue(suite: &mut Suite, directory: &Path, singles: &[&[Str
         Ok(())
     };
     suite.row("durable put of one entry through the queue").plan(WRITES).report_async(put).await?;
-    shard.backend.close(Duration::from_secs(10)).await;
-    Ok(())
+    shard.close().await
 }
 
 /// One part after the other, scattered.

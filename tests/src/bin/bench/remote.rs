@@ -82,7 +82,8 @@ pub(crate) fn run() -> Result<Summary> {
         let shard = Shard::open(remote(&[server.address()], &[])?).await?;
         let mut n = 0;
         let get = async || Ok(shard.backend.get_many(next(&singles, &mut n)).await?);
-        suite.row("get of one key through the queue").plan(SINGLES).report_async(get).await
+        suite.row("get of one key through the queue").plan(SINGLES).report_async(get).await?;
+        shard.close().await
     })?;
     suite.finish()
 }
