@@ -15,6 +15,9 @@ use tokio::task::JoinHandle;
 /// How a request for more of a cursor begins in MongoDB's protocol: a BSON element of type int64 with this name. The id follows.
 const GET_MORE: &[u8] = b"\x12getMore\0";
 
+/// What comes through of an answer that is broken off.
+const BROKEN_BYTES: usize = 10;
+
 /// How it treats what it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conduct {
@@ -22,6 +25,10 @@ pub enum Conduct {
     Pass,
     /// Passes each part of an answer on after this long.
     Delay(Duration),
+    /// Passes answers on byte by byte.
+    Dribble,
+    /// Passes on the first bytes of each answer, and ends the connection.
+    Break,
     /// Keeps it for itself, and takes new connections: the black hole of a firewall. What it has kept is passed on once it is told
     /// to behave.
     Silence,
@@ -129,8 +136,18 @@ async fn pass(
         let Ok(conduct) = conduct.wait_for(|conduct| *conduct != Conduct::Silence).await.map(|conduct| *conduct) else {
             return Ok(());
         };
-        if let (Conduct::Delay(delay), true) = (conduct, are_answers) {
-            tokio::time::sleep(delay).await;
+        match conduct {
+            Conduct::Delay(delay) if are_answers => tokio::time::sleep(delay).await,
+            Conduct::Dribble if are_answers => {
+                for byte in part {
+                    to.write_all(std::slice::from_ref(byte)).await?;
+                }
+                continue;
+            }
+            Conduct::Break if are_answers => {
+                return to.write_all(part.get(..part.len().min(BROKEN_BYTES)).unwrap_or_default()).await;
+            }
+            Conduct::Pass | Conduct::Delay(_) | Conduct::Dribble | Conduct::Break | Conduct::Silence => {}
         }
         to.write_all(part).await?;
     }

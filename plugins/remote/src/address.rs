@@ -1,13 +1,14 @@
 //! Where a server is: a host and a port.
 
 use std::fmt;
+use std::rc::Rc;
 
 use memcell_plugin::{Error, Result};
 
-/// A host (a name or an IP address) and a port, as `grants.connect` lists them.
+/// A host (a name or an IP address) and a port, as `grants.connect` lists them. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Address {
-    pub(crate) host: String,
+    pub(crate) host: Rc<str>,
     pub(crate) port: u16,
 }
 
@@ -22,7 +23,7 @@ impl Address {
         };
         let port = port.parse().ok().filter(|port| *port != 0)?;
         let is_plain = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/@[]".contains(c));
-        is_plain.then(|| Self { host: host.to_owned(), port })
+        is_plain.then(|| Self { host: host.into(), port })
     }
 
     /// Addresses separated by commas, each once.

@@ -1,43 +1,44 @@
 //! One connection: bytes out, replies in, under a deadline.
 //!
-//! Commands are packed and replies parsed as by the `redis` crate's own connection. What differs is that everything on its way
-//! is gathered: each system call of a sandboxed plugin goes through the host.
+//! Everything on its way is gathered: each system call of a sandboxed plugin goes through the host.
 //!
 //! And it goes in *windows*: what fits into one write of the host is sent at once, and the next is sent when the last has been
-//! answered. WASI 0.2 has no `TCP_NODELAY` (the standard library's setting of it does nothing there), so the system holds back
-//! the end of a write as long as that of an earlier one is not acknowledged, which a waiting server may do as late as 40 ms
-//! after. Here nothing is ever on its way but one window, whose end is sent without delay. Meanwhile the next one is packed.
+//! answered. WASI 0.2 has no `TCP_NODELAY`, so the system holds back the end of a write as long as that of an earlier one is not
+//! acknowledged, which a waiting server may do as late as 40 ms after. Here nothing is ever on its way but one window, whose end is
+//! sent without delay. Meanwhile the next one is packed.
 
 use std::collections::VecDeque;
-use std::io::{self, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
 
-use redis::{Cmd, Parser, RedisError, Value};
+use redis::{Cmd, Value};
 
 use crate::address::Address;
 use crate::deadline::Deadline;
 use crate::failure::Failure;
+use crate::reply::{Replies, ReplyError, Source};
+use crate::socket::Socket;
 use crate::tls::{Tls, TlsStream};
 
 /// What one crossing into the host moves at the most: wasmtime's own bound.
 pub(crate) const WINDOW_BYTES: usize = 64 * 1024;
 
-/// What the first read after sending asks for. It is mostly made before the answer is there, and the host clears as much memory
-/// as is asked for, for each try.
+/// What the first read after sending asks for: most answers are shorter, and the host clears as much memory as is asked for.
 const FIRST_READ_BYTES: usize = 8 * 1024;
 
-/// How finely the socket's timeouts follow the deadline: finer than this, they would have to be set anew for every call.
-const TIMEOUT_STEP: Duration = Duration::from_millis(50);
+/// What one record of TLS holds.
+const MAX_RECORD_BYTES: usize = 16 * 1024;
 
 /// After a failure that [`Failure::ends_connection`] it must be dropped.
 pub(crate) struct Connection {
     address: Address,
-    input: BufReader<Socket>,
+    stream: Stream,
+    /// Nothing has been read since something was sent.
+    awaits_first: bool,
     /// Whole commands, but for the one that is being packed.
     output: Vec<u8>,
     packed: usize,
-    parser: Parser,
+    incoming: Replies,
     /// How many commands were sent whose replies have not been read.
     unanswered: usize,
     /// Replies that had to be read before more could be sent.
@@ -65,7 +66,7 @@ impl Connection {
             }
             _ => Failure::Unreachable { address: address.clone(), reason: error.to_string() },
         };
-        let resolved = (address.host.as_str(), address.port).to_socket_addrs().map_err(|error| {
+        let resolved = (&*address.host, address.port).to_socket_addrs().map_err(|error| {
             // In the sandbox, the names that are granted are the only ones there are.
             if cfg!(target_family = "wasm") {
                 return Failure::NotGranted { address: address.clone(), because };
@@ -74,14 +75,15 @@ impl Connection {
         })?;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
         for resolved in resolved {
-            match Socket::connect(&resolved, address, tls, deadline) {
-                Ok(socket) => {
+            match Stream::connect(&resolved, address, tls, deadline) {
+                Ok(stream) => {
                     return Ok(Self {
                         address: address.clone(),
-                        input: BufReader::with_capacity(WINDOW_BYTES, socket),
+                        stream,
+                        awaits_first: false,
                         output: Vec::with_capacity(WINDOW_BYTES),
                         packed: 0,
-                        parser: Parser::new(),
+                        incoming: Replies::default(),
                         unanswered: 0,
                         replies: VecDeque::new(),
                     });
@@ -94,7 +96,7 @@ impl Connection {
 
     /// The call that follows has to be over by then.
     pub(crate) fn set_deadline(&mut self, deadline: Deadline) {
-        self.input.get_mut().deadline = deadline;
+        self.stream.socket().set_deadline(deadline);
     }
 
     /// Begins a command of `arguments` parts, which come to about `bytes`.
@@ -137,12 +139,13 @@ impl Connection {
             let reply = self.parse()?;
             self.replies.push_back(reply);
         }
-        let sent = self.input.get_mut().send(&self.output);
+        let sent = self.stream.send(&self.output);
+        self.awaits_first = true;
         self.output.clear();
         // A command that was larger than that should not cost the instance its memory for good.
         self.output.shrink_to(WINDOW_BYTES);
         self.unanswered = std::mem::take(&mut self.packed);
-        sent.map_err(|error| self.failure(error))
+        sent.map_err(|error| self.failure(&error))
     }
 
     /// The next reply, errors of the server among them.
@@ -158,7 +161,11 @@ impl Connection {
 
     fn parse(&mut self) -> Result<Value, Failure> {
         self.unanswered = self.unanswered.saturating_sub(1);
-        self.parser.parse_value(&mut self.input).map_err(|error| self.failed_to_receive(&error))
+        let mut source = Incoming { stream: &mut self.stream, awaits_first: &mut self.awaits_first };
+        self.incoming.next(&mut source).map_err(|error| match error {
+            ReplyError::Io(error) => self.failure(&error),
+            ReplyError::Nonsense(reason) => Failure::Protocol { address: self.address.clone(), reason },
+        })
     }
 
     /// One command and its reply.
@@ -174,106 +181,78 @@ impl Connection {
         }
     }
 
-    fn failed_to_receive(&self, error: &RedisError) -> Failure {
-        if error.is_timeout() {
-            return Failure::Timeout { address: self.address.clone() };
+    fn failure(&self, error: &io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Failure::Timeout { address: self.address.clone() },
+            _ => Failure::Lost { address: self.address.clone(), reason: error.to_string() },
         }
-        if error.is_io_error() {
-            return Failure::Lost { address: self.address.clone(), reason: error.to_string() };
-        }
-        Failure::Protocol { address: self.address.clone(), reason: error.to_string() }
-    }
-
-    fn failure(&self, error: io::Error) -> Failure {
-        self.failed_to_receive(&error.into())
     }
 }
 
 /// Decimal digits and the end of the line.
 fn push_number(output: &mut Vec<u8>, number: usize) {
-    // Writing into memory can't fail.
-    let _ = write!(output, "{number}\r\n");
+    output.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    output.extend_from_slice(b"\r\n");
 }
 
-/// A stream whose every wait ends at the deadline.
-struct Socket {
-    stream: Stream,
-    deadline: Deadline,
-    /// What the stream's timeouts are set to.
-    timeout: Duration,
-    has_sent: bool,
-}
-
+/// What goes to the server and comes from it.
 enum Stream {
-    Plain(TcpStream),
+    Plain(Socket),
     Encrypted(Box<TlsStream>),
 }
 
-impl Socket {
+impl Stream {
     fn connect(resolved: &SocketAddr, address: &Address, tls: Option<&Tls>, deadline: Deadline) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(resolved, deadline.remaining().ok_or(io::ErrorKind::TimedOut)?)?;
-        // Where the standard library has lost the error of a failed attempt (as on WASI, up to Rust 1.95 at least), this shows
-        // it.
-        if stream.peer_addr().is_err() {
-            return Err(io::Error::other("nobody listens there, or it can't be reached"));
+        let socket = Socket::connect(resolved, deadline)?;
+        match tls {
+            None => Ok(Self::Plain(socket)),
+            Some(tls) => Ok(Self::Encrypted(Box::new(tls.handshake(address, socket)?))),
         }
-        stream.set_nodelay(true)?;
-        let mut socket = Self { stream: Stream::Plain(stream), deadline, timeout: Duration::ZERO, has_sent: false };
-        let Some(tls) = tls else { return Ok(socket) };
-        socket.arm()?;
-        if let Stream::Plain(stream) = socket.stream {
-            socket.stream = Stream::Encrypted(Box::new(tls.handshake(address, stream)?));
+    }
+
+    fn socket(&mut self) -> &mut Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Encrypted(stream) => &mut stream.sock.socket,
         }
-        Ok(socket)
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.has_sent = true;
-        let mut left = bytes;
-        while !left.is_empty() {
-            self.arm()?;
-            let sent = match &mut self.stream {
-                Stream::Plain(stream) => stream.write(left),
-                Stream::Encrypted(stream) => stream.write(left),
-            };
-            match sent {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => left = left.get(sent..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        match self {
+            Self::Plain(socket) => socket.write_all(bytes),
+            Self::Encrypted(stream) => {
+                stream.write_all(bytes)?;
+                stream.flush()
             }
         }
-        if let Stream::Encrypted(stream) = &mut self.stream {
-            stream.flush()?;
-        }
-        Ok(())
     }
 
-    fn arm(&mut self) -> io::Result<()> {
-        let left = self.deadline.remaining().ok_or(io::ErrorKind::TimedOut)?;
-        let steps = left.as_millis() / TIMEOUT_STEP.as_millis() + 1;
-        let timeout = TIMEOUT_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
-        if timeout != self.timeout {
-            let stream = match &self.stream {
-                Stream::Plain(stream) => stream,
-                Stream::Encrypted(stream) => &stream.get_ref().stream,
-            };
-            stream.set_read_timeout(Some(timeout))?;
-            stream.set_write_timeout(Some(timeout))?;
-            self.timeout = timeout;
+    fn receive(&mut self, most: usize) -> io::Result<Vec<u8>> {
+        let bytes = match self {
+            Self::Plain(socket) => socket.receive(most)?,
+            Self::Encrypted(stream) => {
+                let mut bytes = vec![0; most.min(MAX_RECORD_BYTES)];
+                let received = stream.read(&mut bytes)?;
+                bytes.truncate(received);
+                bytes
+            }
+        };
+        if bytes.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it"));
         }
-        Ok(())
+        Ok(bytes)
     }
 }
 
-impl Read for Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.arm()?;
-        let most = if std::mem::take(&mut self.has_sent) { FIRST_READ_BYTES.min(buffer.len()) } else { buffer.len() };
-        let buffer = buffer.get_mut(..most).unwrap_or_default();
-        match &mut self.stream {
-            Stream::Plain(stream) => stream.read(buffer),
-            Stream::Encrypted(stream) => stream.read(buffer),
-        }
+/// Where a connection's replies come from.
+struct Incoming<'a> {
+    stream: &'a mut Stream,
+    awaits_first: &'a mut bool,
+}
+
+impl Source for Incoming<'_> {
+    fn receive(&mut self) -> io::Result<Vec<u8>> {
+        let most = if std::mem::take(self.awaits_first) { FIRST_READ_BYTES } else { WINDOW_BYTES };
+        self.stream.receive(most)
     }
 }

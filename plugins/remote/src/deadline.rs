@@ -17,6 +17,12 @@ impl Deadline {
         self.0.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
+    /// When it passes.
+    #[cfg(target_family = "wasm")]
+    pub(crate) fn instant(self) -> Instant {
+        self.0
+    }
+
     /// This one, or the moment that comes first.
     pub(crate) fn at_most(self, timeout: Duration) -> Self {
         Self(self.0.min(Self::after(timeout).0))

@@ -67,11 +67,13 @@ mod deadline;
 mod failure;
 mod layout;
 mod node;
+mod reply;
 mod router;
 mod scan;
 mod script;
 mod settings;
 mod slot;
+mod socket;
 mod tls;
 mod topology;
 

@@ -93,7 +93,7 @@ impl Router {
         answered.ok_or_else(|| {
             self.is_stale = true;
             let address = self.config.addresses.first().cloned();
-            let address = address.unwrap_or_else(|| Address { host: String::new(), port: 0 });
+            let address = address.unwrap_or_else(|| Address { host: "".into(), port: 0 });
             Failure::Unreachable { address, reason: "the slots of the cluster are moving about".into() }
         })
     }
@@ -269,7 +269,7 @@ impl Router {
         commands: &[Command<'_>],
         deadline: Deadline,
     ) -> Result<BTreeMap<Address, Vec<Job>>, Failure> {
-        let key_prefix = self.config.key_prefix.clone();
+        let config = Rc::clone(&self.config);
         let topology = self.topology(deadline)?;
         let mut groups: BTreeMap<Address, Vec<Job>> = BTreeMap::new();
         if let Topology::Single(address) = topology {
@@ -279,12 +279,12 @@ impl Router {
         for job in jobs {
             let owner = match &job.redirect {
                 Some(redirect) => Some(&redirect.to),
-                None => commands.get(job.number).and_then(|command| topology.owner(&key_prefix, command.key())),
+                None => commands.get(job.number).and_then(|command| topology.owner(&config.key_prefix, command.key())),
             };
             let Some(owner) = owner else {
                 self.is_stale = true;
                 let address = self.config.addresses.first().cloned();
-                let address = address.unwrap_or_else(|| Address { host: String::new(), port: 0 });
+                let address = address.unwrap_or_else(|| Address { host: "".into(), port: 0 });
                 let reason = "no node of its cluster is in charge of some of the slots".into();
                 return Err(Failure::Unreachable { address, reason });
             };

@@ -1,7 +1,6 @@
 //! TLS, inside the sandbox: what the host sees of a connection is encrypted already.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 
 use memcell_plugin::{Error, Result, Settings};
@@ -12,19 +11,20 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::address::Address;
 use crate::settings::secret;
+use crate::socket::Socket;
 
 /// A connection that is encrypted.
 pub(crate) type TlsStream = StreamOwned<ClientConnection, Gathering>;
 
 /// A stream that sends nothing before it is flushed: a record of TLS is smaller than what one write can take.
 pub(crate) struct Gathering {
-    pub(crate) stream: TcpStream,
+    pub(crate) socket: Socket,
     gathered: Vec<u8>,
 }
 
 impl Read for Gathering {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buffer)
+        self.socket.read(buffer)
     }
 }
 
@@ -35,7 +35,7 @@ impl Write for Gathering {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let sent = self.stream.write_all(&self.gathered);
+        let sent = self.socket.write_all(&self.gathered);
         self.gathered.clear();
         sent
     }
@@ -95,14 +95,14 @@ impl Tls {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] if it isn't, or doesn't speak TLS; others as the connection itself.
-    pub(crate) fn handshake(&self, address: &Address, stream: TcpStream) -> io::Result<TlsStream> {
+    pub(crate) fn handshake(&self, address: &Address, socket: Socket) -> io::Result<TlsStream> {
         let invalid = |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
         let name = match &self.server_name {
             Some(name) => name.clone(),
-            None => ServerName::try_from(address.host.clone()).map_err(|error| invalid(&error))?,
+            None => ServerName::try_from(address.host.to_string()).map_err(|error| invalid(&error))?,
         };
         let mut connection = ClientConnection::new(Arc::clone(&self.client), name).map_err(|error| invalid(&error))?;
-        let mut stream = Gathering { stream, gathered: Vec::new() };
+        let mut stream = Gathering { socket, gathered: Vec::new() };
         while connection.is_handshaking() {
             connection.complete_io(&mut stream)?;
         }

@@ -27,16 +27,16 @@ impl Topology {
             let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
             let [host, Value::Int(port), ..] = master.as_slice() else { return None };
             let host = match host {
-                Value::BulkString(host) => String::from_utf8(host.clone()).ok()?,
-                Value::Nil => String::new(),
+                Value::BulkString(host) => std::str::from_utf8(host).ok()?,
+                Value::Nil => "",
                 _ => return None,
             };
             // A node that isn't told its own name leaves it out; one that doesn't know another's says so, and then nobody can
             // be asked for these slots.
-            let host = match host.as_str() {
+            let host = match host {
                 "" => answering.host.clone(),
                 "?" => continue,
-                _ => host,
+                host => host.into(),
             };
             slots.insert(last, (first, Address { host, port: u16::try_from(*port).ok()? }));
         }
@@ -101,7 +101,7 @@ impl Redirect {
         let (host, port) = address.rsplit_once(':')?;
         let host = match host.trim_matches(['[', ']']) {
             "" => answering.host.clone(),
-            host => host.to_owned(),
+            host => host.into(),
         };
         Some(Self { to: Address { host, port: port.parse().ok()? }, is_ask })
     }

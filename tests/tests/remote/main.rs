@@ -6,6 +6,7 @@
 mod cluster;
 mod host;
 mod model;
+mod sandboxed;
 mod server;
 mod tls;
 
