@@ -291,13 +291,22 @@ fn line_of(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|&byte| byte == b'\n').count() + 1
 }
 
+/// What the parser says of a key or table that is there twice, without saying which.
+const DUPLICATE_KEY: &str = "duplicate key";
+
 fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
     let start = error.span().map(|span| span.start);
     let before = start.and_then(|start| text.get(..start));
     let column = before.map(|before| before.chars().rev().take_while(|&c| c != '\n').count() + 1);
     let line = start.map(|start| line_of(text, start));
     // Only the message: the error's own rendering quotes the line, which may hold a password.
-    Problem { key: String::new(), line, column, message: error.message().replace('\n', ", ") }
+    let mut message = error.message().replace('\n', ", ");
+    if message == DUPLICATE_KEY
+        && let Some(key) = error.span().and_then(|span| text.get(span))
+    {
+        message = format!("{DUPLICATE_KEY} {}: it is there already, further up; put both together", quote(key));
+    }
+    Problem { key: String::new(), line, column, message }
 }
 
 fn dotted(path: &str, name: &str) -> String {

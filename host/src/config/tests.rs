@@ -352,7 +352,10 @@ fn what_is_not_toml_is_reported_with_line_and_column() {
     let error = Config::parse("[http]\nlisten = '127.0.0.1:1'\nlisten = '127.0.0.1:2'\n", Path::new("m.toml"));
     let error = error.unwrap_err();
     assert_eq!((error.problems().len(), error.problems()[0].line), (1, Some(3)), "{error}");
-    assert!(error.to_string().contains("duplicate key"), "{error}");
+    assert!(error.to_string().contains("duplicate key \"listen\": it is there already, further up"), "{error}");
+
+    let error = Config::parse("[auth]\n[http]\n\n[auth]\nopen_metrics = true\n", Path::new("m.toml")).unwrap_err();
+    assert!(error.to_string().starts_with("m.toml:4:2: duplicate key \"auth\": "), "{error}");
 }
 
 #[test]

@@ -246,7 +246,10 @@ impl Inner {
         match (name, mirrors.as_slice()) {
             (_, []) => Err(unusable("no backend is configured".to_owned())),
             (None, [mirror]) => Ok(Arc::clone(mirror)),
-            (None, _) => Err(unusable(format!("there are several backends, name one (`backend`): {}", names()))),
+            (None, _) => Err(unusable(format!(
+                "there are several backends, name one (`backend`, or `--backend` of a command): {}",
+                names()
+            ))),
             (Some(name), all) => match all.iter().find(|mirror| mirror.config().name == name) {
                 Some(mirror) => Ok(Arc::clone(mirror)),
                 None => Err(unusable(format!("there is no backend {name:?}, there is {}", names()))),
