@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use redis::{Connection, FromRedisValue, IntoConnectionInfo as _, RedisConnectionInfo};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 
 use crate::child::{free_port, spawn_tied};
@@ -65,12 +65,15 @@ impl RedisServer {
 
     /// Lets it hang: it keeps its connections, takes new ones, and answers nothing.
     pub fn freeze(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        kill_process(self.pid()?, Signal::STOP)?;
+        // On a busy machine, it answers for a while after it was told to stop.
+        waitid(WaitId::Pid(self.pid()?), WaitIdOptions::STOPPED)?;
+        Ok(())
     }
 
     /// Lets it go on.
     pub fn thaw(&self) -> Result<()> {
-        self.signal(Signal::CONT)
+        Ok(kill_process(self.pid()?, Signal::CONT)?)
     }
 
     /// A connection of the test's own, with the password that [`RedisServer::start`] was given, if any.
@@ -99,10 +102,8 @@ impl RedisServer {
         output(cli.args(["-p", &self.port.to_string()]).args(arguments))
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let child = self.child.as_ref().context("the server doesn't run")?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process id")?;
-        Ok(kill_process(pid, signal)?)
+    fn pid(&self) -> Result<Pid> {
+        Ok(Pid::from_child(self.child.as_ref().context("the server doesn't run")?))
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {

@@ -55,12 +55,14 @@ async fn copy(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
         let mirror = Arc::clone(&task.mirror);
         // Encoded and handed over, on top of what the backend is at. While it is at that, the next batch is read.
         let copied = Begun::new(async move { mirror.copy(documents, reading).await }).await;
-        if let Some(before) = before.replace(Copying { copied, examined, next }) {
+        let current = Copying { copied, examined, next };
+        if let Some(before) = before.take() {
             settle(task, before).await?;
         }
-        if is_last && let Some(last) = before.take() {
-            return settle(task, last).await;
+        if is_last {
+            return settle(task, current).await;
         }
+        before = Some(current);
     }
 }
 
@@ -108,9 +110,8 @@ async fn compare(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
 /// What looks wrong about whole documents and their copies.
 async fn compare_copies(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Suspect>, TaskError> {
     let keys = keys_of(documents)?;
-    let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
     task.seen.add(&keys);
-    let copies = task.mirror.read(&names).await?;
+    let copies = task.mirror.read(&keys).await?;
     let mut scratch = Vec::new();
     let mut suspects = Vec::new();
     for ((key, document), copy) in keys.iter().zip(documents).zip(&copies) {
@@ -123,9 +124,8 @@ async fn compare_copies(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Su
 /// What looks wrong about revisions and digests: what does, or can't be told by them, is looked at as a whole.
 async fn compare_digests(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Suspect>, TaskError> {
     let keys = keys_of(documents)?;
-    let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
     task.seen.add(&keys);
-    let digests = task.mirror.digests(&names, HEADER_BYTES as u32).await?;
+    let digests = task.mirror.digests(&keys, HEADER_BYTES as u32).await?;
     let mut unclear = Vec::new();
     for ((key, document), digest) in keys.into_iter().zip(documents).zip(&digests) {
         task.vouched(&key)?;

@@ -96,8 +96,7 @@ async fn restore(task: &mut Task<'_>, keys: &[DocumentKey]) -> Result<Tally, Tas
     }
     // A document that was deleted a moment ago still has its copy. Where a tail is at work, the copy is gone once it has passed.
     task.mirror.passed_if_tailed(unix_millis() + 1).await;
-    let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
-    let copies = task.mirror.read(&names).await?;
+    let copies = task.mirror.read(keys).await?;
     let mut documents = Vec::new();
     for (key, copy) in keys.iter().zip(copies) {
         let Some(copy) = copy else { continue };

@@ -66,15 +66,14 @@ pub(super) async fn rewrite(
 
 /// The beginnings of the entries of these keys.
 async fn heads(task: &Task<'_>, keys: &[DocumentKey]) -> Result<Vec<Option<Vec<u8>>>, TaskError> {
-    let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
-    if names.is_empty() {
+    if keys.is_empty() {
         return Ok(Vec::new());
     }
     if task.mirror.has_digests() {
-        let digests = task.mirror.digests(&names, HEAD_BYTES as u32).await?;
+        let digests = task.mirror.digests(keys, HEAD_BYTES as u32).await?;
         return Ok(digests.into_iter().map(|digest| digest.map(|digest| digest.head)).collect());
     }
-    let entries = task.mirror.read(&names).await?;
+    let entries = task.mirror.read(keys).await?;
     Ok(entries.into_iter().map(|entry| entry.map(|entry| entry.value)).collect())
 }
 

@@ -84,8 +84,7 @@ pub(super) async fn look(task: &Task<'_>, about: About, keys: &[DocumentKey]) ->
     let mut suspects = Vec::new();
     let mut scratch = Vec::new();
     for keys in keys.chunks(BATCH) {
-        let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
-        let (found, copies) = tokio::join!(task.store.repository().fetch(keys), task.mirror.read(&names));
+        let (found, copies) = tokio::join!(task.store.repository().fetch(keys), task.mirror.read(keys));
         let mut documents: HashMap<DocumentKey, MemCell> =
             found?.into_iter().map(|document| Ok((document.key()?, document))).collect::<crate::Result<_>>()?;
         for (key, copy) in keys.iter().zip(copies?) {

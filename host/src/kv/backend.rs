@@ -165,11 +165,12 @@ impl Backend {
     ///
     /// The wait is bounded by the deadlines of the calls before it, which can be seconds: callers bring their own, shorter one.
     /// Cancellation safe.
-    pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, KvError> {
+    pub async fn get_many(&self, keys: &[impl AsRef<str>]) -> Result<Vec<Option<Entry>>, KvError> {
         if let [key] = keys {
-            return request(self.handle(key)?, |reply| get(vec![key.clone()], reply)).await?;
+            let key = key.as_ref();
+            return request(self.handle(key)?, |reply| get(vec![key.to_owned()], reply)).await?;
         }
-        let groups = self.group(keys.iter().cloned().enumerate(), |(_, key)| key.as_str());
+        let groups = self.group(owned(keys).enumerate(), |(_, key)| key.as_str());
         let parts = groups.into_iter().map(|(shard, group)| async move {
             let (places, keys): (Vec<usize>, Vec<String>) = group.into_iter().unzip();
             let found = request(shard, |reply| get(keys, reply)).await??;
@@ -189,8 +190,8 @@ impl Backend {
     }
 
     /// As [`Backend::get_many`], with only the first `head_bytes` of each value and a hash of the rest.
-    pub async fn digest_many(&self, keys: &[String], head_bytes: u32) -> Result<Vec<Option<Digest>>, KvError> {
-        let groups = self.group(keys.iter().cloned().enumerate(), |(_, key)| key.as_str());
+    pub async fn digest_many(&self, keys: &[impl AsRef<str>], head_bytes: u32) -> Result<Vec<Option<Digest>>, KvError> {
+        let groups = self.group(owned(keys).enumerate(), |(_, key)| key.as_str());
         let parts = groups.into_iter().map(|(shard, group)| async move {
             let (places, keys): (Vec<usize>, Vec<String>) = group.into_iter().unzip();
             let found = request(shard, |reply| Request::Digest { keys, head_bytes, reply }).await??;
@@ -303,6 +304,11 @@ impl Backend {
         groups.retain(|(_, group)| !group.is_empty());
         groups
     }
+}
+
+/// Keys for the queue, which may outlive whoever asks.
+fn owned(keys: &[impl AsRef<str>]) -> impl Iterator<Item = String> {
+    keys.iter().map(|key| key.as_ref().to_owned())
 }
 
 impl Drop for Backend {

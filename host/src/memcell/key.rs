@@ -56,6 +56,12 @@ impl DocumentKey {
     }
 }
 
+impl AsRef<str> for DocumentKey {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<EventId> for DocumentKey {
     fn from(id: EventId) -> Self {
         Self(id.to_string())

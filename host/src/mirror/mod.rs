@@ -284,7 +284,7 @@ impl Mirror {
     }
 
     /// The entries of these keys, in their order. Bring a deadline. Cancellation safe.
-    pub async fn read(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, KvError> {
+    pub async fn read(&self, keys: &[impl AsRef<str>]) -> Result<Vec<Option<Entry>>, KvError> {
         self.backend()?.get_many(keys).await
     }
 
@@ -339,7 +339,7 @@ impl Mirror {
     ///
     /// # Errors
     /// As [`Mirror::scan`].
-    pub async fn digests(&self, keys: &[String], head_bytes: u32) -> Result<Vec<Option<Digest>>, KvError> {
+    pub async fn digests(&self, keys: &[impl AsRef<str>], head_bytes: u32) -> Result<Vec<Option<Digest>>, KvError> {
         self.backend()?.digest_many(keys, head_bytes).await
     }
 

@@ -35,8 +35,7 @@ impl MemCellStore {
             return Ok(Read { value, validation: Some(Validation::Deferred) });
         }
         let deadline = validator.deadline();
-        let keys = [key.as_str().to_owned()];
-        let (value, copies) = tokio::join!(fetch, validator.read(&keys, deadline));
+        let (value, copies) = tokio::join!(fetch, validator.read(std::slice::from_ref(&key), deadline));
         let looked = Looked { key: &key, document: value?, copies: copies.map(|mut copies| copies.pop().flatten()) };
         let (value, outcome) = validator.conclude(looked, deadline).await?;
         Ok(Read { value, validation: Some(Validation::Done(outcome)) })
@@ -81,8 +80,7 @@ impl MemCellStore {
             (documents, Validation::Deferred)
         } else {
             let deadline = validator.deadline();
-            let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
-            let (documents, copies) = tokio::join!(fetch, validator.read(&names, deadline));
+            let (documents, copies) = tokio::join!(fetch, validator.read(&keys, deadline));
             let documents = documents?;
             let outcome = match copies {
                 Ok(copies) => validator.conclude_many(&pair(&keys, &documents)?, &copies, deadline).await?,

@@ -138,7 +138,7 @@ impl Validator {
     }
 
     /// What the backend has for these keys, if it says so before `deadline`.
-    pub(super) async fn read(&self, keys: &[String], deadline: Instant) -> Copies {
+    pub(super) async fn read(&self, keys: &[impl AsRef<str>], deadline: Instant) -> Copies {
         match self.0.mirror.state() {
             MirrorState::Live => {}
             MirrorState::Degraded { .. } | MirrorState::Failed { .. } => return Err(Outcome::Unavailable),
@@ -178,8 +178,7 @@ impl Validator {
         deadline: Instant,
     ) -> Result<Vec<(Option<MemCell>, Outcome)>> {
         let (keys, before): (Vec<DocumentKey>, Vec<Judgement>) = suspects.into_iter().unzip();
-        let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
-        let (found, copies) = tokio::join!(self.0.repository.fetch(&keys), self.read(&names, deadline));
+        let (found, copies) = tokio::join!(self.0.repository.fetch(&keys), self.read(&keys, deadline));
         let live = found?.into_iter().filter(|document| !document.is_deleted());
         let mut live: HashMap<DocumentKey, MemCell> =
             live.map(|document| Ok((document.key()?, document))).collect::<Result<_>>()?;
@@ -276,7 +275,7 @@ impl Validator {
         let validator = self.clone();
         tokio::spawn(carried(async move {
             let _permit = permit;
-            let keys: Vec<String> = documents.iter().map(|(key, _)| key.as_str().to_owned()).collect();
+            let keys: Vec<&DocumentKey> = documents.iter().map(|(key, _)| key).collect();
             let deadline = validator.deadline();
             match validator.read(&keys, deadline).await {
                 Err(unread) => documents.iter().for_each(|_| validator.count(unread)),
@@ -345,9 +344,8 @@ impl Validator {
             tokio::time::sleep(self.0.config.recheck_after).await;
             // What the mirror had not seen by the last look may have been on its way. One that doesn't get there isn't live.
             tokio::time::timeout(MAX_CATCH_UP, self.0.mirror.passed(looked_at)).await.ok()?;
-            let keys = [key.as_str().to_owned()];
             let document = self.0.repository.get_by_key(key, Visibility::Live);
-            let (document, copies) = tokio::join!(document, self.read(&keys, self.deadline()));
+            let (document, copies) = tokio::join!(document, self.read(std::slice::from_ref(key), self.deadline()));
             // Without both sides there is nothing to say; the next read of the document will find the same.
             let (document, copy) = (document.ok()?, copies.ok()?.pop().flatten());
             let now = self.judge(key, document.as_ref(), copy.as_ref(), &mut Vec::new());
@@ -413,9 +411,9 @@ impl Validator {
     async fn look_at_repaired(&self, key: &DocumentKey) -> Outcome {
         let mut outcome = Outcome::Skipped;
         for _ in 0..MAX_LOOKS {
-            let names = [key.as_str().to_owned()];
             let document = self.0.repository.get_by_key(key, Visibility::Live);
-            let (document, copies) = tokio::join!(document, self.read(&names, Instant::now() + REPAIRED_BUDGET));
+            let (document, copies) =
+                tokio::join!(document, self.read(std::slice::from_ref(key), Instant::now() + REPAIRED_BUDGET));
             outcome = match (document, copies) {
                 (Ok(document), Ok(mut copies)) => {
                     let copy = copies.pop().flatten();

@@ -72,7 +72,7 @@ async fn a_dead_server_is_unavailable_soon_and_used_again_once_it_is_back() {
 async fn a_server_that_hangs_is_given_up_in_time() {
     let fixture = Fixture::new().await;
     let id = insert(&fixture, json!({})).await;
-    fixture.server.signal("-STOP");
+    fixture.server.freeze();
     let repository = &fixture.repository;
     let started = Instant::now();
     let change = patch(json!({ "summary": "s" }));
@@ -82,7 +82,7 @@ async fn a_server_that_hangs_is_given_up_in_time() {
         repository.transaction(|transaction| { async move { transaction.get(id, Visibility::Live).await }.boxed() }),
     );
     let took = started.elapsed();
-    fixture.server.signal("-CONT");
+    fixture.server.thaw();
     for error in [read.err(), written.err(), begun.err()] {
         let kind = error.map(|error| error.kind());
         assert!(matches!(kind, Some(ErrorKind::Timeout | ErrorKind::Unavailable)), "{kind:?}");
