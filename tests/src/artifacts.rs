@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use memcell_host::config::BackendConfig;
+use memcell_host::kv::{Engine, Plugin, Trials};
 
 /// The component of a plugin, by the name users give it (`in_memory`).
 ///
@@ -36,6 +37,16 @@ pub fn guest(name: &str) -> Result<PathBuf> {
 /// If it comes from a registry.
 pub fn file_of(config: &BackendConfig) -> Result<&Path> {
     config.plugin.file().with_context(|| format!("{} is no file", config.plugin))
+}
+
+/// A backend's plugin, ready to be called directly, without a host around it.
+///
+/// # Errors
+/// If it comes from a registry, can't be loaded, or what it is granted can't be had.
+pub fn trials(config: BackendConfig) -> Result<Trials> {
+    let engine = Engine::new(Engine::default_cache_directory())?;
+    let plugin = Plugin::load(&engine, file_of(&config)?, config.sha256.as_ref())?;
+    Ok(Trials::new(plugin, config)?)
 }
 
 /// The folder with `plugins/` and `guests/`: what `MEMCELL_COMPONENTS` says, else `target/` of the workspace.

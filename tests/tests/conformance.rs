@@ -7,7 +7,6 @@ use std::any::Any;
 use anyhow::{Context, Result, bail};
 use memcell_host::config::BackendConfig;
 use memcell_host::conformance::{CASES, Suite, Verdict};
-use memcell_host::kv::{Engine, Plugin, Trials};
 use memcell_tests::redis::{RedisCluster, RedisServer};
 use memcell_tests::{artifacts, host};
 
@@ -257,9 +256,7 @@ fn check(name: &str, subject: Subject) -> Result<()> {
     config.limits.call_timeout = host::PATIENCE;
     config.limits.cpu = config.limits.call_timeout;
     let case = CASES.iter().find(|case| case.name == name).context("there is no such case")?;
-    let engine = Engine::new(Engine::default_cache_directory())?;
-    let plugin = Plugin::load(&engine, artifacts::file_of(&config)?, config.sha256.as_ref())?;
-    let suite = Suite::new(Trials::new(plugin, config)?).malformed(malformed);
+    let suite = Suite::new(artifacts::trials(config)?).malformed(malformed);
     match suite.run(case).verdict {
         Verdict::Passed { .. } if !skipped.contains(&name) => Ok(()),
         Verdict::Skipped { .. } if skipped.contains(&name) => Ok(()),

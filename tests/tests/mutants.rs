@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use memcell_host::config::BackendConfig;
 use memcell_host::conformance::{CASES, Failure, Suite, Verdict};
-use memcell_host::kv::{Engine, Plugin, Trials};
 use memcell_tests::artifacts;
 use memcell_tests::host::PATIENCE;
 
@@ -277,9 +276,8 @@ fn check_mode(mode: &str, expected: &[&str], are_all: bool) -> Result<()> {
 fn caught(mut config: BackendConfig) -> Result<BTreeMap<&'static str, Failure>> {
     config.limits.call_timeout = PATIENCE;
     config.limits.cpu = config.limits.call_timeout;
-    let plugin = Plugin::load(&Engine::new(Engine::default_cache_directory())?, artifacts::file_of(&config)?, None)?;
     let malformed = vec![("room".to_owned(), "much".to_owned())];
-    let suite = Suite::new(Trials::new(plugin, config)?).malformed(malformed).seed(SEED);
+    let suite = Suite::new(artifacts::trials(config)?).malformed(malformed).seed(SEED);
     let reports = CASES.iter().map(|case| suite.run(case));
     Ok(reports
         .filter_map(|report| match report.verdict {

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use memcell_host::codec::Envelope;
-use memcell_host::kv::{Engine, Plugin, Trials};
 use memcell_host::memcell::MemCell;
 use memcell_host::metrics::Metrics;
 use memcell_host::mirror::Mirror;
@@ -72,12 +71,7 @@ impl Place {
     async fn in_doubt(&self) -> Result<Vec<String>> {
         let config = config("mongodb://nowhere", &self.backend())?.backends.remove(0);
         let ask = move || {
-            let plugin = Plugin::load(
-                &Engine::new(Engine::default_cache_directory())?,
-                memcell_tests::artifacts::file_of(&config)?,
-                None,
-            )?;
-            let trials = Trials::new(plugin, config)?;
+            let trials = memcell_tests::artifacts::trials(config)?;
             let mut found = Vec::new();
             for shard in 0..SHARDS {
                 let mut trial = trials.open(shard)?;

@@ -61,7 +61,7 @@ impl Connection {
                 "no TLS with {address}: {error}; check the settings \"tls\", \"tls_ca\" and \"tls_server_name\""
             )),
             io::ErrorKind::PermissionDenied => Failure::NotGranted { address: address.clone(), because },
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            io::ErrorKind::TimedOut => {
                 Failure::Unreachable { address: address.clone(), reason: "it did not answer in time".into() }
             }
             _ => Failure::Unreachable { address: address.clone(), reason: error.to_string() },

@@ -159,7 +159,7 @@ fn length(digits: &[u8], most: usize) -> Option<Option<usize>> {
 }
 
 fn nonsense(what: &str, line: &[u8]) -> ReplyError {
-    let shown = String::from_utf8_lossy(line.get(..64).unwrap_or(line)).escape_debug().to_string();
+    let shown = String::from_utf8_lossy(line.get(..64).unwrap_or(line));
     ReplyError::Nonsense(format!("{what}: {shown:?}"))
 }
 

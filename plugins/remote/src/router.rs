@@ -385,12 +385,13 @@ impl Router {
         commands: &[Command<'_>],
         deadline: Deadline,
     ) -> Result<Vec<Job>, Failure> {
-        let key_prefix = self.config.key_prefix.clone();
+        let config = Rc::clone(&self.config);
         let mut again = Vec::new();
         for (address, failure, jobs) in unreached {
             let Ok(topology) = self.topology(deadline) else { return Err(failure) };
             for job in jobs {
-                let owner = commands.get(job.number).and_then(|command| topology.owner(&key_prefix, command.key()));
+                let owner =
+                    commands.get(job.number).and_then(|command| topology.owner(&config.key_prefix, command.key()));
                 if owner == Some(&address) && job.redirect.is_none() {
                     return Err(failure);
                 }

@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use memcell_host::kv::{Condition, Engine, Entry, GuestError, KvError, Outcome, Plugin, Trial, Trials};
+use memcell_host::kv::{Condition, Entry, GuestError, KvError, Outcome, Trial};
+use memcell_tests::artifacts::trials;
 use memcell_tests::host::{PATIENCE, remote};
 use memcell_tests::proxy::{Conduct, Proxy};
 use memcell_tests::redis::RedisServer;
@@ -18,9 +19,7 @@ fn open(address: &str, settings: &[(&str, &str)]) -> Result<Trial> {
     let settings = [&[("connect_timeout", "20s")], settings].concat();
     let mut config = remote(&[address.to_owned()], &settings)?;
     config.limits.call_timeout = PATIENCE;
-    let engine = Engine::new(Engine::default_cache_directory())?;
-    let plugin = Plugin::load(&engine, memcell_tests::artifacts::file_of(&config)?, None)?;
-    Ok(Trials::new(plugin, config)?.open(0)?)
+    Ok(trials(config)?.open(0)?)
 }
 
 /// A server, and what is between it and the plugin. The runtime is that of the proxy.
@@ -175,9 +174,7 @@ fn where_nobody_listens_and_where_nobody_may_is_told() -> Result<()> {
     assert_eq!(told, Err(KvError::Refused(GuestError::Unavailable(expected))));
     let mut config = remote(std::slice::from_ref(&address), &[])?;
     config.grants.connect.clear();
-    let engine = Engine::new(Engine::default_cache_directory())?;
-    let plugin = Plugin::load(&engine, memcell_tests::artifacts::file_of(&config)?, None)?;
-    let Err(refused) = Trials::new(plugin, config)?.open(0) else { anyhow::bail!("it opened") };
+    let Err(refused) = trials(config)?.open(0) else { anyhow::bail!("it opened") };
     assert!(refused.to_string().contains("add it to grants.connect"), "{refused}");
     Ok(())
 }

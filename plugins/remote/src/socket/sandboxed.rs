@@ -82,9 +82,7 @@ impl Socket {
                     }
                 }
                 Err(StreamError::Closed) => return Ok(Vec::new()),
-                Err(StreamError::LastOperationFailed(failure)) => {
-                    return Err(io::Error::other(failure.to_debug_string()));
-                }
+                Err(failure) => return Err(stream_failure(failure)),
             }
         }
     }
@@ -105,18 +103,14 @@ impl Read for Socket {
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            let failed = |error| match error {
-                StreamError::Closed => ErrorKind::BrokenPipe.into(),
-                StreamError::LastOperationFailed(failure) => io::Error::other(failure.to_debug_string()),
-            };
-            let permitted = self.output.check_write().map_err(failed)?;
+            let permitted = self.output.check_write().map_err(stream_failure)?;
             let permitted = bytes.len().min(usize::try_from(permitted).unwrap_or(usize::MAX));
             let (now, _) = bytes.split_at(permitted);
             if now.is_empty() && !bytes.is_empty() {
                 self.alarm.wait(&self.writable, self.deadline)?;
                 continue;
             }
-            self.output.write(now).map_err(failed)?;
+            self.output.write(now).map_err(stream_failure)?;
             return Ok(now.len());
         }
     }
@@ -171,12 +165,19 @@ fn wasi_address(address: &SocketAddr) -> (IpAddressFamily, IpSocketAddress) {
     }
 }
 
+fn stream_failure(failure: StreamError) -> io::Error {
+    match failure {
+        StreamError::Closed => ErrorKind::BrokenPipe.into(),
+        StreamError::LastOperationFailed(failure) => io::Error::other(failure.to_debug_string()),
+    }
+}
+
 fn network_failure(code: ErrorCode) -> io::Error {
     let (kind, text) = match code {
         ErrorCode::AccessDenied => (ErrorKind::PermissionDenied, "the host doesn't allow it"),
         ErrorCode::ConnectionRefused => (ErrorKind::ConnectionRefused, "nobody listens there"),
         ErrorCode::RemoteUnreachable => (ErrorKind::HostUnreachable, "there is no way there"),
-        ErrorCode::Timeout => (ErrorKind::TimedOut, "it did not answer in time"),
+        ErrorCode::Timeout => return ErrorKind::TimedOut.into(),
         other => return io::Error::other(other.name()),
     };
     io::Error::new(kind, text)

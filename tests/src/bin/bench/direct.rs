@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use memcell_host::config::BackendConfig;
-use memcell_host::kv::{Condition, Engine, Entry, Mark, Outcome, Plugin, Trial, Trials};
+use memcell_host::kv::{Condition, Entry, Mark, Outcome, Trial};
+use memcell_tests::artifacts::trials;
 use memcell_tests::host::PATIENCE;
 
 /// One instance. What is handed over and what comes back, copies included, is in the times; making it up isn't.
@@ -13,9 +14,7 @@ pub(crate) struct Direct(Trial);
 impl Direct {
     pub(crate) fn open(mut config: BackendConfig) -> Result<Self> {
         config.limits.call_timeout = PATIENCE;
-        let engine = Engine::new(Engine::default_cache_directory())?;
-        let plugin = Plugin::load(&engine, memcell_tests::artifacts::file_of(&config)?, None)?;
-        Ok(Self(Trials::new(plugin, config)?.open(0)?))
+        Ok(Self(trials(config)?.open(0)?))
     }
 
     /// Every key gets the same value.
