@@ -1,6 +1,6 @@
 //! What a transaction does to the tables: the records, the expiries and the totals stay in step here.
 
-use memcell_plugin::{Error, HEADER_BYTES, Header, Moment, Record, Stats};
+use memcell_plugin::{Header, Moment, Record, Stats};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use crate::database::{EXPIRIES, RECORDS};
@@ -14,12 +14,14 @@ pub(crate) struct Changes<'t> {
     expiries: Table<'t, (u64, &'static str), u64>,
     totals: Stats,
     has_changed: bool,
+    /// The record that is being stored, as bytes.
+    encoded: Vec<u8>,
 }
 
 impl<'t> Changes<'t> {
     pub(crate) fn new(transaction: &'t WriteTransaction, totals: Stats) -> Result<Self, Failure> {
         let (records, expiries) = (transaction.open_table(RECORDS)?, transaction.open_table(EXPIRIES)?);
-        Ok(Self { transaction, records, expiries, totals, has_changed: false })
+        Ok(Self { transaction, records, expiries, totals, has_changed: false, encoded: Vec::new() })
     }
 
     /// Whether anything has changed, and the totals.
@@ -37,28 +39,39 @@ impl<'t> Changes<'t> {
         self.has_changed = true;
     }
 
-    pub(crate) fn header(&self, key: &str) -> Result<Option<Header>, Failure> {
-        let Some(found) = self.records.get(key)? else { return Ok(None) };
-        Ok(Some(Header::decode(found.value())?))
-    }
-
-    /// Puts `record`, with `header` as its header, in the place of the record whose header is `stored`.
-    pub(crate) fn store(
+    /// Puts `record` under `key` with the stamp that `judge` gives it, being told what is there; unless it gives none. Answers
+    /// whether it did.
+    ///
+    /// The engine hands out what it replaces, so that the record is put there before it is judged: nearly all are as they should
+    /// be, and to look first would be another way down the tree for each.
+    pub(crate) fn put(
         &mut self,
         key: &str,
-        stored: Option<Header>,
-        header: Header,
         record: &Record,
-    ) -> Result<(), Failure> {
-        let value = record.value.as_deref().unwrap_or_default();
-        {
-            let mut place = self.records.insert_reserve(key, HEADER_BYTES + value.len())?;
-            let (head, body) = place
-                .as_mut()
-                .split_first_chunk_mut::<HEADER_BYTES>()
-                .ok_or_else(|| Error::other("the engine made too little room for a record"))?;
-            *head = header.encode();
-            body.copy_from_slice(value);
+        judge: impl FnOnce(Option<Header>) -> Option<u64>,
+    ) -> Result<bool, Failure> {
+        let offered = record.header();
+        self.encode(offered, record);
+        let judged = {
+            let replaced = self.records.insert(key, self.encoded.as_slice())?;
+            let stored = replaced.as_ref().map(|stored| Header::decode(stored.value())).transpose()?;
+            judge(stored).map(|stamp| (stored, stamp)).ok_or_else(|| replaced.map(|stored| stored.value().to_vec()))
+        };
+        let (stored, stamp) = match judged {
+            Ok(judged) => judged,
+            Err(Some(stored)) => {
+                self.records.insert(key, stored.as_slice())?;
+                return Ok(false);
+            }
+            Err(None) => {
+                self.records.remove(key)?;
+                return Ok(false);
+            }
+        };
+        let header = Header { stamp, ..offered };
+        if header != offered {
+            self.encode(header, record);
+            self.records.insert(key, self.encoded.as_slice())?;
         }
         self.has_changed = true;
         self.count(key, stored, Some(header));
@@ -71,15 +84,23 @@ impl<'t> Changes<'t> {
         if let Some(expires_at) = header.expires_at {
             self.expiries.insert((expires_at, key), counted_bytes(key, header))?;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// `record`, with `header` as its header. Room made by the engine (`insert_reserve`) would cost an allocation, filled with
+    /// zeros, for every record.
+    fn encode(&mut self, header: Header, record: &Record) {
+        self.encoded.clear();
+        self.encoded.extend_from_slice(&header.encode());
+        self.encoded.extend_from_slice(record.value.as_deref().unwrap_or_default());
     }
 
     /// Takes away at most `at_most` records that have expired at `moment`, longest expired first.
     pub(crate) fn clear_expired(&mut self, moment: &Moment, at_most: usize) -> Result<(), Failure> {
         for _ in 0..at_most {
             let Some(key) = self.first_expired(moment)? else { break };
-            let stored = self.header(&key)?;
-            self.records.remove(key.as_str())?;
+            let removed = self.records.remove(key.as_str())?;
+            let stored = removed.map(|stored| Header::decode(stored.value())).transpose()?;
             self.count(&key, stored, None);
             self.has_changed = true;
         }

@@ -179,8 +179,7 @@ impl Database {
     /// Stores a record, whatever is there.
     pub(crate) fn write(&mut self, key: &str, record: &Record) -> Result<(), Failure> {
         self.change(|changes| {
-            let stored = changes.header(key)?;
-            changes.store(key, stored, record.header(), record)?;
+            changes.put(key, record, |_| Some(record.stamp))?;
             Ok((key.len() + record.value.as_ref().map_or(0, Vec::len)) as u64)
         })
     }
@@ -359,14 +358,12 @@ fn apply_to(
     let mut written_bytes = 0;
     changes.clear_expired(rule.moment(), writes.len().saturating_mul(CLEARED_PER_WRITE))?;
     for write in writes {
-        let stored = changes.header(&write.key)?;
-        outcomes.push(match rule.judge(stored, write.record.stamp) {
-            Some(stamp) => {
-                changes.store(&write.key, stored, Header { stamp, ..write.record.header() }, &write.record)?;
-                written_bytes += (write.key.len() + write.record.value.as_ref().map_or(0, Vec::len)) as u64;
-                Outcome::Applied
-            }
-            None => Outcome::Stale,
+        let Write { key, record } = write;
+        outcomes.push(if changes.put(key, record, |stored| rule.judge(stored, record.stamp))? {
+            written_bytes += (key.len() + record.value.as_ref().map_or(0, Vec::len)) as u64;
+            Outcome::Applied
+        } else {
+            Outcome::Stale
         });
     }
     Ok(written_bytes)

@@ -60,6 +60,8 @@ mod units;
 
 #[cfg(target_family = "wasm")]
 pub mod guest;
+#[cfg(any(test, target_family = "wasm"))]
+mod memory;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
