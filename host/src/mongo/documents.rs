@@ -1,6 +1,8 @@
 //! Changes of one document, each a single MongoDB operation that counts the revision up itself; with or without a
 //! transaction.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +19,25 @@ use crate::memcell::{EventId, MemCell, NewMemCell, Patch};
 use crate::query::Visibility;
 use crate::{Error, ErrorKind, Result};
 
-/// The session of the transaction that an operation belongs to, if it belongs to one.
-pub(super) type Session<'a> = Option<&'a mut ClientSession>;
+/// How long an operation of a transaction waits for an insert of the same id. Whoever has written in a transaction keeps others
+/// waiting in MongoDB, the one perhaps that this insert waits for: only giving up, and beginning anew, is sure to end that.
+const WAIT_IN_TRANSACTION: Duration = Duration::from_millis(50);
+
+/// The transaction that an operation belongs to, if it belongs to one.
+pub(super) type Session<'a> = Option<&'a mut Enlisted>;
+
+/// What the operations of a transaction have in common.
+pub(super) struct Enlisted {
+    pub(super) session: ClientSession,
+    /// The ids of documents that it has worked on, which it keeps until it ends: they are there, and not to be waited for again.
+    entered: HashMap<EventId, KeyGuard>,
+}
+
+impl Enlisted {
+    pub(super) fn new(session: ClientSession) -> Self {
+        Self { session, entered: HashMap::new() }
+    }
+}
 
 /// The collection with what every change of it needs.
 #[derive(Debug, Clone)]
@@ -33,10 +52,14 @@ pub(super) struct Documents {
 impl Documents {
     /// Inserts the document. The insert counts as under way, for those who read the clock, until the second value is dropped:
     /// in a transaction, that must not be before it has ended.
-    pub(super) async fn insert(&self, cell: NewMemCell, session: Session<'_>) -> Result<(MemCell, Option<OpenInsert>)> {
+    pub(super) async fn insert(
+        &self,
+        cell: NewMemCell,
+        mut session: Session<'_>,
+    ) -> Result<(MemCell, Option<OpenInsert>)> {
         // An id that is made here is known to nobody yet.
         let (_alone, open) = match cell.given_event_id() {
-            Some(id) => (Some(self.locks.alone(id, self.timeout).await?), Some(self.clock.open_insert())),
+            Some(id) => (Some(self.enter_alone(id, session.as_deref_mut()).await?), Some(self.clock.open_insert())),
             None => (None, None),
         };
         let reading = open.as_ref().map_or_else(|| self.clock.now(), OpenInsert::reading);
@@ -45,7 +68,7 @@ impl Documents {
         bounded(
             self.timeout,
             match session {
-                Some(session) => insert.session(session),
+                Some(enlisted) => insert.session(&mut enlisted.session),
                 None => insert,
             },
         )
@@ -53,12 +76,12 @@ impl Documents {
         Ok((MemCell::from_raw(raw), open))
     }
 
-    pub(super) async fn update(&self, id: EventId, patch: &Patch, session: Session<'_>) -> Result<MemCell> {
+    pub(super) async fn update(&self, id: EventId, patch: &Patch, mut session: Session<'_>) -> Result<MemCell> {
         if patch.is_empty() {
             return self.get(id, Visibility::Live, session).await?.ok_or_else(|| Error::not_found(id));
         }
         let id_value = id.object_id().into();
-        let _shared = self.enter(&id_value).await?;
+        let _shared = self.enter(&id_value, session.as_deref_mut()).await?;
         let live = filters::with_id(&id_value, &filters::visible(Visibility::Live));
         let pipeline = pipelines::update(patch, self.clock.now());
         self.change(live, pipeline, None, session).await?.ok_or_else(|| Error::not_found(id))
@@ -96,9 +119,9 @@ impl Documents {
         id: &Bson,
         condition: &Document,
         deleted_by: Option<&str>,
-        session: Session<'_>,
+        mut session: Session<'_>,
     ) -> Result<Option<Change>> {
-        let _shared = self.enter(id).await?;
+        let _shared = self.enter(id, session.as_deref_mut()).await?;
         let pipeline = pipelines::soft_delete(deleted_by, self.clock.now());
         let deleted = self.change(filters::with_id(id, condition), pipeline, Some(version()), session).await?;
         let deletion = |cell: MemCell| Ok(Change { key: cell.key()?, stamp: revision(&cell)?, document: None });
@@ -110,16 +133,16 @@ impl Documents {
         &self,
         id: &Bson,
         condition: &Document,
-        session: Session<'_>,
+        mut session: Session<'_>,
     ) -> Result<Option<Change>> {
-        let _shared = self.enter(id).await?;
+        let _shared = self.enter(id, session.as_deref_mut()).await?;
         // Read before the deletion: whoever inserts the id again afterwards reads a later one.
         let reading = self.clock.now();
         let delete = self.collection.find_one_and_delete(filters::with_id(id, condition)).projection(version());
         let deleted = bounded(
             self.timeout,
             match session {
-                Some(session) => delete.session(session),
+                Some(enlisted) => delete.session(&mut enlisted.session),
                 None => delete,
             },
         );
@@ -135,19 +158,31 @@ impl Documents {
         &self,
         id: &Bson,
         condition: &Document,
-        session: Session<'_>,
+        mut session: Session<'_>,
     ) -> Result<Option<MemCell>> {
-        let _shared = self.enter(id).await?;
+        let _shared = self.enter(id, session.as_deref_mut()).await?;
         let pipeline = pipelines::restore(self.clock.now());
         self.change(filters::with_id(id, condition), pipeline, None, session).await
     }
 
-    /// Waits for an insert of this id that is under way. Only ids of this host's form can be inserted by it.
-    async fn enter(&self, id: &Bson) -> Result<Option<KeyGuard>> {
-        match id {
-            Bson::ObjectId(id) => Ok(Some(self.locks.shared(EventId::from_object_id(*id), self.timeout).await?)),
-            _ => Ok(None),
+    /// Waits for an insert of this id that is under way. Only ids of this host's form can be inserted by it. Answers what is to be
+    /// held during the operation, unless its transaction holds it.
+    async fn enter(&self, id: &Bson, session: Session<'_>) -> Result<Option<KeyGuard>> {
+        let Bson::ObjectId(id) = id else { return Ok(None) };
+        let id = EventId::from_object_id(*id);
+        let Some(enlisted) = session else { return Ok(Some(self.locks.shared(id, self.timeout).await?)) };
+        if let Entry::Vacant(place) = enlisted.entered.entry(id) {
+            place.insert(self.locks.shared(id, WAIT_IN_TRANSACTION).await.map_err(begin_anew)?);
         }
+        Ok(None)
+    }
+
+    /// Waits for all other operations on this id.
+    async fn enter_alone(&self, id: EventId, session: Session<'_>) -> Result<KeyGuard> {
+        let Some(enlisted) = session else { return self.locks.alone(id, self.timeout).await };
+        // It may have deleted the document that it inserts now.
+        enlisted.entered.remove(&id);
+        self.locks.alone(id, WAIT_IN_TRANSACTION).await.map_err(begin_anew)
     }
 
     pub(super) async fn get(
@@ -170,7 +205,7 @@ impl Documents {
         let found = bounded(
             self.timeout,
             match session {
-                Some(session) => find.session(session),
+                Some(enlisted) => find.session(&mut enlisted.session),
                 None => find,
             },
         );
@@ -198,7 +233,7 @@ impl Documents {
         let changed = bounded(
             self.timeout,
             match session {
-                Some(session) => change.session(session),
+                Some(enlisted) => change.session(&mut enlisted.session),
                 None => change,
             },
         );
@@ -207,6 +242,11 @@ impl Documents {
         self.clock.observe(revision(&cell)?);
         Ok(Some(cell))
     }
+}
+
+/// Others are in the way of a transaction: see [`WAIT_IN_TRANSACTION`].
+fn begin_anew(busy: Error) -> Error {
+    Error::new(ErrorKind::Conflict, busy.message())
 }
 
 /// The revision of a document that this host has just written.

@@ -90,6 +90,8 @@ fn classify_code(code: i32) -> (ErrorKind, &'static str) {
         24 | 112 | 239 | 246 | 251 => (ErrorKind::Conflict, "other writers kept interfering"),
         // BSONObjectTooLarge, and the codes of an update whose result is too large.
         10334 | 17419 | 17420 => (ErrorKind::InvalidDocument, "the document is larger than mongodb allows"),
+        // TransactionTooLarge, TransactionTooLargeForCache.
+        257 | 388 => (ErrorKind::InvalidDocument, "the transaction is larger than mongodb takes; write less in one"),
         // DocumentValidationFailure.
         121 => (ErrorKind::InvalidDocument, "the validation rules of the mongodb collection refuse the document"),
         // InvalidIdField, InvalidBSON, Overflow (nested too deeply).
@@ -136,6 +138,7 @@ mod tests {
             (50, ErrorKind::Timeout),
             (112, ErrorKind::Conflict),
             (121, ErrorKind::InvalidDocument),
+            (388, ErrorKind::InvalidDocument),
             (13, ErrorKind::Config),
             (987_654, ErrorKind::Internal),
         ] {

@@ -14,7 +14,7 @@ use mongodb::options::{
 use tokio::time::{Instant, timeout_at};
 
 use super::connect::bounded;
-use super::documents::Documents;
+use super::documents::{Documents, Enlisted};
 use super::error::{NO_TRANSACTIONS, convert, driver_error, repeat};
 use super::repository::Repository;
 use crate::change::Change;
@@ -90,7 +90,7 @@ pub struct Committed<T> {
 /// returns.
 pub struct Transaction {
     documents: Documents,
-    session: ClientSession,
+    enlisted: Enlisted,
     changes: Vec<Change>,
     /// Inserts that land when the transaction is committed.
     open_inserts: Vec<OpenInsert>,
@@ -106,7 +106,7 @@ impl Transaction {
     /// As [`Repository::insert`].
     pub async fn insert(&mut self, cell: NewMemCell) -> Result<MemCell> {
         self.check()?;
-        let outcome = self.documents.insert(cell, Some(&mut self.session)).await;
+        let outcome = self.documents.insert(cell, Some(&mut self.enlisted)).await;
         let (inserted, open) = self.note(outcome)?;
         self.open_inserts.extend(open);
         self.changes.push(Change::written(&inserted)?);
@@ -116,7 +116,7 @@ impl Transaction {
     /// As [`Repository::update`].
     pub async fn update(&mut self, id: EventId, patch: &Patch) -> Result<MemCell> {
         self.check()?;
-        let outcome = self.documents.update(id, patch, Some(&mut self.session)).await;
+        let outcome = self.documents.update(id, patch, Some(&mut self.enlisted)).await;
         let updated = self.note(outcome)?;
         if !patch.is_empty() {
             self.changes.push(Change::written(&updated)?);
@@ -127,7 +127,7 @@ impl Transaction {
     /// As [`Repository::soft_delete`]; the change is kept for [`Committed::changes`].
     pub async fn soft_delete(&mut self, id: EventId, deleted_by: Option<&str>) -> Result<()> {
         self.check()?;
-        let outcome = self.documents.soft_delete(id, deleted_by, Some(&mut self.session)).await;
+        let outcome = self.documents.soft_delete(id, deleted_by, Some(&mut self.enlisted)).await;
         let change = self.note(outcome)?;
         self.changes.push(change);
         Ok(())
@@ -136,7 +136,7 @@ impl Transaction {
     /// As [`Repository::hard_delete`]; the change is kept for [`Committed::changes`].
     pub async fn hard_delete(&mut self, id: EventId) -> Result<()> {
         self.check()?;
-        let outcome = self.documents.hard_delete(id, Some(&mut self.session)).await;
+        let outcome = self.documents.hard_delete(id, Some(&mut self.enlisted)).await;
         let change = self.note(outcome)?;
         self.changes.push(change);
         Ok(())
@@ -145,7 +145,7 @@ impl Transaction {
     /// As [`Repository::restore`].
     pub async fn restore(&mut self, id: EventId) -> Result<Option<MemCell>> {
         self.check()?;
-        let outcome = self.documents.restore(id, Some(&mut self.session)).await;
+        let outcome = self.documents.restore(id, Some(&mut self.enlisted)).await;
         let restored = self.note(outcome)?;
         if let Some(cell) = &restored {
             self.changes.push(Change::written(cell)?);
@@ -156,7 +156,7 @@ impl Transaction {
     /// As [`Repository::get`].
     pub async fn get(&mut self, id: EventId, visibility: Visibility) -> Result<Option<MemCell>> {
         self.check()?;
-        let outcome = self.documents.get(id, visibility, Some(&mut self.session)).await;
+        let outcome = self.documents.get(id, visibility, Some(&mut self.enlisted)).await;
         self.note(outcome)
     }
 
@@ -164,12 +164,15 @@ impl Transaction {
         self.failure.as_ref().map_or(Ok(()), |failure| Err(repeat(&failure.error)))
     }
 
-    /// Remembers a failure that ends the transaction: an error of the driver, or an answer that did not come in time.
+    /// Remembers a failure that ends the transaction: an error of the driver, an answer that did not come in time, or other
+    /// operations of this host that are in its way.
     fn note<T>(&mut self, outcome: Result<T>) -> Result<T> {
         if let Err(error) = &outcome {
             let driver = driver_error(error);
-            if driver.is_some() || error.kind() == ErrorKind::Timeout {
-                self.failure = Some(Failure { error: repeat(error), is_transient: driver.is_some_and(is_transient) });
+            let is_in_the_way = driver.is_none() && error.kind() == ErrorKind::Conflict;
+            if driver.is_some() || is_in_the_way || error.kind() == ErrorKind::Timeout {
+                let is_transient = is_in_the_way || driver.is_some_and(is_transient);
+                self.failure = Some(Failure { error: repeat(error), is_transient });
             }
         }
         outcome
@@ -216,7 +219,7 @@ impl Repository {
             let mut transaction = self.begin().await?;
             participants.reached(Step::Begun, &id).await;
             let Ok(outcome) = timeout_at(deadline, body(&mut transaction)).await else {
-                abort(&mut transaction.session).await;
+                abort(&mut transaction.enlisted.session).await;
                 return Err(Error::new(ErrorKind::Timeout, "the transaction took too long and was aborted"));
             };
             let failure = match (transaction.failure.take(), outcome) {
@@ -225,7 +228,7 @@ impl Repository {
                     Err(failure) => failure,
                 },
                 (failure, outcome) => {
-                    abort(&mut transaction.session).await;
+                    abort(&mut transaction.enlisted.session).await;
                     match (failure, outcome) {
                         (Some(failure), _) if failure.is_transient => failure,
                         (_, Err(error)) => return Err(error),
@@ -241,6 +244,8 @@ impl Repository {
             if !failure.is_transient || Instant::now() + pause >= deadline {
                 return Err(failure.error);
             }
+            // Whoever it was in the way of goes on meanwhile.
+            drop(transaction);
             tokio::time::sleep(pause).await;
         }
     }
@@ -255,7 +260,7 @@ impl Repository {
         bounded(self.timeout, session.start_transaction().with_options(options)).await?;
         Ok(Transaction {
             documents: self.documents.clone(),
-            session,
+            enlisted: Enlisted::new(session),
             changes: Vec::new(),
             open_inserts: Vec::new(),
             failure: None,
@@ -271,7 +276,7 @@ impl Repository {
         deadline: Instant,
     ) -> Result<(), Failure> {
         participants.reached(Step::Operated, id).await;
-        let Transaction { session, changes, .. } = transaction;
+        let Transaction { enlisted: Enlisted { session, .. }, changes, .. } = transaction;
         let backends = participants.prepare(id, changes, deadline).await;
         if !backends.is_empty() {
             // Last of all, so that the marker of a process that ends before can be made by whoever finds the intent.

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use memcell_host::memcell::EventId;
 use memcell_host::query::Visibility;
 use memcell_host::{Error, ErrorKind, Result};
 use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 use crate::server::Server;
 use crate::{Fixture, document, insert, new, patch};
@@ -101,7 +104,7 @@ async fn transactions_in_conflict_are_run_again() {
     let fixture = Fixture::new().await;
     let ids = [insert(&fixture, json!({ "number": 0 })).await, insert(&fixture, json!({ "number": 0 })).await];
     let calls = Arc::new(AtomicUsize::new(0));
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     for _ in 0..8 {
         let (repository, calls) = (fixture.repository.clone(), Arc::clone(&calls));
         tasks.spawn(async move {
@@ -133,11 +136,78 @@ async fn transactions_in_conflict_are_run_again() {
     }
 }
 
+/// Whoever waits for the transaction in MongoDB, and whoever waits for them, has to wait for its end, and not it for theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_for_a_transaction_are_not_waited_for() {
+    let fixture = Fixture::new().await;
+    let id = insert(&fixture, json!({ "number": 0 })).await;
+    let started = Instant::now();
+    let others = Arc::new(Mutex::new(JoinSet::new()));
+    let committed = fixture.repository.transaction(|transaction| {
+        let (repository, others) = (fixture.repository.clone(), Arc::clone(&others));
+        async move {
+            transaction.update(id, &patch(json!({ "number": 1 }))).await?;
+            let updating = repository.clone();
+            let mut others = others.lock().await;
+            others.spawn(async move { updating.update(id, &patch(json!({ "other": 1 }))).await.map(drop) });
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            others.spawn(async move { repository.insert(new(json!({ "event_id": id.to_string() }))).await.map(drop) });
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            transaction.update(id, &patch(json!({ "number": 2 }))).await
+        }
+        .boxed()
+    });
+    assert_eq!(committed.await.unwrap().changes.len(), 2);
+    let mut ends = Vec::new();
+    while let Some(end) = others.lock().await.join_next().await {
+        ends.push(end.unwrap().map_err(|error| error.kind()));
+    }
+    assert_eq!(ends.len(), 2);
+    assert!(ends.contains(&Ok(())) && ends.contains(&Err(ErrorKind::AlreadyExists)), "{ends:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "somebody's time ran out: {:?}", started.elapsed());
+    let cell = fixture.repository.get(id, Visibility::Live).await.unwrap().unwrap();
+    let number = |name: &str| document(&cell).get_i32(name).ok();
+    assert_eq!((number("number"), number("other")), (Some(2), Some(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_inserts_of_an_id_are_not_in_each_others_way() {
+    let fixture = Fixture::new().await;
+    let id = EventId::new();
+    let started = Instant::now();
+    let others = Arc::new(Mutex::new(JoinSet::new()));
+    let committed = fixture.repository.transaction(|transaction| {
+        let (repository, others) = (fixture.repository.clone(), Arc::clone(&others));
+        async move {
+            transaction.insert(new(json!({ "event_id": id.to_string(), "by": "transaction" }))).await?;
+            let other = new(json!({ "event_id": id.to_string(), "by": "other" }));
+            others.lock().await.spawn(async move { repository.insert(other).await.map(drop) });
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            transaction.update(id, &patch(json!({ "number": 1 }))).await
+        }
+        .boxed()
+    });
+    let committed = committed.await.map(drop).map_err(|error| error.kind());
+    // One for each attempt.
+    let mut ends = Vec::new();
+    while let Some(end) = others.lock().await.join_next().await {
+        ends.push(end.unwrap().map_err(|error| error.kind()));
+    }
+    assert!(started.elapsed() < Duration::from_secs(5), "somebody's time ran out: {:?}", started.elapsed());
+    let cell = fixture.repository.get(id, Visibility::Live).await.unwrap().unwrap();
+    let taken = Err(ErrorKind::AlreadyExists);
+    if document(&cell).get_str("by").is_ok_and(|by| by == "transaction") {
+        assert!(committed.is_ok() && ends.iter().all(|end| *end == taken), "{committed:?} {ends:?}");
+    } else {
+        assert!(committed == taken && ends.contains(&Ok(())), "{committed:?} {ends:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_is_bounded_in_time() {
     let fixture = Fixture::new().await;
     let id = insert(&fixture, json!({ "summary": "old" })).await;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let stuck: Result<_> = fixture
         .repository
         .transaction(|transaction| {
