@@ -14,6 +14,7 @@ use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Outcome, Page, Usage};
 use super::bindings::with_digests::exports::memcell::kv::digests::Digest;
 use super::breaker::BreakerState;
+use super::calls::MaxRead;
 use super::error::{KvError, StartError};
 use super::grants::Grants;
 use super::plugin::Plugin;
@@ -78,6 +79,7 @@ impl Backend {
                 queue: Arc::clone(&queue),
                 status: Arc::clone(&status),
                 metrics: metrics.clone(),
+                max_read: MaxRead::unlimited(),
                 cpu_counted: Cell::default(),
             };
             let ended = CancellationToken::new();

@@ -1,5 +1,7 @@
 //! Calls of one instance with any number of items: cut into what one call may hold, measured, and made again where that helps.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome, Page, Usage};
@@ -14,10 +16,34 @@ use crate::metrics::BackendMetrics;
 /// Values handed over in one call: enough to make the call itself negligible, little enough for a small guest.
 const MAX_CALL_BYTES: usize = 8 * 1024 * 1024;
 
+/// What an answer with one value takes in memory besides it, at the most: its key, and what the engine accounts for.
+const ANSWER_OVERHEAD_BYTES: u64 = 8 * 1024;
+
+/// How many keys a shard asks for in one call at the most, whatever becomes of its instances. Shared by all that know it.
+#[derive(Debug, Clone)]
+pub(super) struct MaxRead(Arc<AtomicUsize>);
+
+impl MaxRead {
+    pub(super) fn unlimited() -> Self {
+        Self(Arc::new(AtomicUsize::new(usize::MAX)))
+    }
+
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed).max(1)
+    }
+
+    /// The answer to so many keys was larger than the host takes, which cost the instance: there must not be many of those.
+    fn halve(&self, keys: usize) {
+        self.0.store(keys / 2, Ordering::Relaxed);
+        tracing::warn!(keys, "the answer to a read was too large; fewer keys are asked for at a time from now on");
+    }
+}
+
 /// An instance, its limits, and how its calls went.
 pub(super) struct Calls {
     instance: Instance,
     max_batch: usize,
+    max_read: MaxRead,
     max_key_bytes: usize,
     max_value_bytes: usize,
     metrics: BackendMetrics,
@@ -27,13 +53,16 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    pub(super) fn new(instance: Instance, config: &BackendConfig, metrics: BackendMetrics) -> Self {
+    pub(super) fn new(instance: Instance, config: &BackendConfig, max_read: MaxRead, metrics: BackendMetrics) -> Self {
         let capabilities = instance.capabilities();
+        // What couldn't be read again isn't written.
+        let readable = usize::try_from(config.limits.response.saturating_sub(ANSWER_OVERHEAD_BYTES));
         Self {
             instance,
             max_batch: config.queue.batch.min(capabilities.max_batch as usize).max(1),
             max_key_bytes: capabilities.max_key_bytes as usize,
-            max_value_bytes: capabilities.max_value_bytes as usize,
+            max_value_bytes: readable.unwrap_or(usize::MAX).min(capabilities.max_value_bytes as usize),
+            max_read,
             metrics,
             trouble: None,
             success: false,
@@ -79,10 +108,11 @@ impl Calls {
         result
     }
 
-    /// One answer per key. A batch whose answer is too large for the plugin is asked for in halves.
+    /// One answer per key. A batch whose answer is too large for the plugin is asked for in halves; one that is too large for the
+    /// host costs the instance, so that later batches are smaller.
     pub(super) async fn get(&mut self, keys: &[String]) -> Result<Vec<Option<Entry>>, KvError> {
         let mut found = Vec::with_capacity(keys.len());
-        let mut waiting: Vec<&[String]> = keys.chunks(self.max_batch).rev().collect();
+        let mut waiting: Vec<&[String]> = keys.chunks(self.max_batch.min(self.max_read.get())).rev().collect();
         while let Some(part) = waiting.pop() {
             let started = Instant::now();
             let answer = self.instance.get_many(part).await;
@@ -90,8 +120,11 @@ impl Calls {
                 Ok(entries) => found.extend(entries),
                 Err(KvError::Refused(GuestError::TooLarge(_))) if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
-                    waiting.push(second);
-                    waiting.push(first);
+                    waiting.extend([second, first]);
+                }
+                Err(error @ KvError::ResponseTooLarge { .. }) if part.len() > 1 => {
+                    self.max_read.halve(part.len());
+                    return Err(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -99,13 +132,20 @@ impl Calls {
         Ok(found)
     }
 
-    /// One digest per key.
+    /// One digest per key. A batch of values that are too much for the plugin at a time is asked for in halves.
     pub(super) async fn digests(&mut self, keys: &[String], head_bytes: u32) -> Result<Vec<Option<Digest>>, KvError> {
         let mut found = Vec::with_capacity(keys.len());
-        for part in keys.chunks(self.max_batch) {
+        let mut waiting: Vec<&[String]> = keys.chunks(self.max_batch).rev().collect();
+        while let Some(part) = waiting.pop() {
             let started = Instant::now();
             let answer = self.instance.digest_many(part, head_bytes).await;
-            found.extend(self.note("digest-many", part.len(), started, answer)?);
+            match self.note("digest-many", part.len(), started, answer) {
+                Err(KvError::Refused(GuestError::TooLarge(_))) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    waiting.extend([second, first]);
+                }
+                digests => found.extend(digests?),
+            }
         }
         Ok(found)
     }

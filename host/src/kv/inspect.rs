@@ -10,7 +10,7 @@ use wasmtime::component::types::{ComponentExtern, ComponentItem};
 use super::bindings::{PACKAGE, REQUIRED_INTERFACES};
 use super::engine::Engine;
 use super::error::LoadError;
-use super::plugin::Plugin;
+use super::plugin::{Plugin, length_of_file};
 use crate::config::LimitsConfig;
 
 /// What was found out about a file.
@@ -85,6 +85,7 @@ impl Inspection {
     /// # Errors
     /// If the file can't be read, or the engine can't be set up. That it is no backend is a finding, not an error.
     pub fn of(path: &Path) -> Result<Self, LoadError> {
+        length_of_file(path)?;
         let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_path_buf(), source })?;
         Self::of_bytes(path, bytes)
     }

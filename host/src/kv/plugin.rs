@@ -183,18 +183,26 @@ fn check_is_component(path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_path_buf(), source };
     let too_large = || LoadError::TooLarge { path: path.to_path_buf(), limit_bytes: limit };
-    // Asked before it is opened: a named pipe would hold up the one who opens it.
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
-    }
-    if metadata.len() > limit {
+    if length_of_file(path)? > limit {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     let count = file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
     if count as u64 > limit { Err(too_large()) } else { Ok(bytes) }
+}
+
+/// How long a file is. Asked before it is opened: a named pipe would hold up the one who opens it.
+///
+/// # Errors
+/// If there is none, or something else than a regular file.
+pub(super) fn length_of_file(path: &Path) -> Result<u64, LoadError> {
+    let unreadable = |source| LoadError::Unreadable { path: path.to_path_buf(), source };
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+    }
+    Ok(metadata.len())
 }
 
 /// What Wasmtime 48 says when the system doesn't let it make compiled code executable; it has no type for that.

@@ -9,7 +9,7 @@ use tracing::{Instrument as _, Span};
 use super::bindings::exports::memcell::kv::store::{Condition, Entry};
 use super::bindings::memcell::kv::types::Error as GuestError;
 use super::breaker::{Breaker, Verdict};
-use super::calls::{self, Calls};
+use super::calls::{self, Calls, MaxRead};
 use super::cpu::thread_cpu_time;
 use super::error::KvError;
 use super::grants::Grants;
@@ -31,6 +31,7 @@ pub(super) struct Shard {
     pub(super) queue: Arc<Queue>,
     pub(super) status: Arc<ShardStatus>,
     pub(super) metrics: BackendMetrics,
+    pub(super) max_read: MaxRead,
     /// How much of the thread's processor time is in the metrics.
     pub(super) cpu_counted: Cell<Duration>,
 }
@@ -107,7 +108,7 @@ impl Shard {
                 }
                 *generation += 1;
                 tracing::info!(backend = %self.config.name, shard = self.number, generation, "plugin instance opened");
-                let calls = Calls::new(instance, &self.config, self.metrics.clone());
+                let calls = Calls::new(instance, &self.config, self.max_read.clone(), self.metrics.clone());
                 if breaker.is_open() {
                     return self.probe(calls, breaker, *generation).await;
                 }

@@ -8,7 +8,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use memcell_plugin::{Found, Header, Moment, Outcome, Record, Rule, Stats, Step, Write, after_cursor, key_of_cursor};
+use memcell_plugin::{
+    AnswerBytes, Found, Header, Moment, Outcome, Record, Rule, Stats, Step, Write, after_cursor, key_of_cursor,
+};
 use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
 use crate::changes::Changes;
@@ -37,10 +39,6 @@ const CLEARED_PER_STATS: usize = 4096;
 
 /// How many tombstones one step of a scan passes over, per record wanted, before it answers with fewer.
 const PASSED_PER_WANTED: usize = 8;
-
-/// The most bytes of values that one answer holds; a single value may be larger. The answer, the pages it is read from and the
-/// cache are in a component's memory at the same time.
-const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 
 /// With durability `flush`, a batch is made durable without being asked once this much has been written since the last time:
 /// until then, nothing that was replaced can be used again, and the file grows.
@@ -105,18 +103,14 @@ impl Database {
         keys: impl ExactSizeIterator<Item = &'k str>,
     ) -> Result<Vec<Option<Record>>, Failure> {
         let reader = self.reader()?;
-        let mut bytes = 0_usize;
+        let mut answer = AnswerBytes::default();
         let mut records = Vec::with_capacity(keys.len());
         for key in keys {
             let Some(found) = reader.get(key)? else {
                 records.push(None);
                 continue;
             };
-            bytes = bytes.saturating_add(found.value().len());
-            if bytes > MAX_ANSWER_BYTES && !records.is_empty() {
-                let text = format!("an answer of more than {MAX_ANSWER_BYTES} bytes; ask for fewer keys at a time");
-                return Err(memcell_plugin::Error::too_large(text).into());
-            }
+            answer.add(found.value().len())?;
             records.push(Some(Record::decode(found.value())?));
         }
         Ok(records)

@@ -1,5 +1,6 @@
 //! What the author of a backend implements.
 
+use crate::answer::AnswerBytes;
 use crate::digest::{DIGESTS_AT_A_TIME, Digest};
 use crate::error::{Error, Result};
 use crate::record::{Header, Record};
@@ -69,9 +70,17 @@ pub trait Backend: Sized + 'static {
     /// round trips should ask once.
     ///
     /// # Errors
-    /// As [`Backend::read`].
+    /// As [`Backend::read`]; [`Error::TooLarge`] for several keys whose values take more than [`MAX_ANSWER_BYTES`](crate::MAX_ANSWER_BYTES) together: the
+    /// host asks for fewer at a time then.
     fn read_many(&mut self, keys: &[String]) -> Result<Vec<Option<Record>>> {
-        keys.iter().map(|key| self.read(key)).collect()
+        let mut answer = AnswerBytes::default();
+        keys.iter()
+            .map(|key| {
+                let record = self.read(key)?;
+                answer.add(record.as_ref().and_then(|record| record.value.as_ref()).map_or(0, Vec::len))?;
+                Ok(record)
+            })
+            .collect()
     }
 
     /// Carries out `writes` in their order, each if `rule` allows, and answers for each. The default asks
@@ -99,16 +108,24 @@ pub trait Backend: Sized + 'static {
     }
 
     /// The digests of the entries of `keys` that have not expired at `moment`. The default makes them from
-    /// [`Backend::read_many`], [`DIGESTS_AT_A_TIME`] values at a time; a store that has its values at hand can do without copying
+    /// [`Backend::read_many`], at most [`DIGESTS_AT_A_TIME`] values at a time; a store that has its values at hand can do without copying
     /// them.
     ///
     /// # Errors
     /// As [`Backend::read`].
     fn digest_many(&mut self, keys: &[String], head_bytes: usize, moment: &Moment) -> Result<Vec<Option<Digest>>> {
         let mut digests = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(DIGESTS_AT_A_TIME) {
-            let records = self.read_many(keys)?;
-            digests.extend(records.iter().map(|record| Digest::of(record.as_ref()?, head_bytes, moment)));
+        let mut waiting: Vec<&[String]> = keys.chunks(DIGESTS_AT_A_TIME).rev().collect();
+        while let Some(keys) = waiting.pop() {
+            match self.read_many(keys) {
+                Err(Error::TooLarge(_)) if keys.len() > 1 => {
+                    let (first, second) = keys.split_at(keys.len() / 2);
+                    waiting.extend([second, first]);
+                }
+                records => {
+                    digests.extend(records?.iter().map(|record| Digest::of(record.as_ref()?, head_bytes, moment)));
+                }
+            }
         }
         Ok(digests)
     }

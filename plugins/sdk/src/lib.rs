@@ -49,6 +49,7 @@
 //!
 //! In reading order: [`Backend`], [`Record`], [`Rule`], [`Session`], [`Settings`], [`Error`].
 
+mod answer;
 mod backend;
 mod digest;
 mod error;
@@ -65,6 +66,7 @@ mod memory;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use answer::{AnswerBytes, MAX_ANSWER_BYTES};
 pub use backend::{Backend, Found, Limits, Stats, Step, Write, after_cursor, key_of_cursor};
 pub use digest::{DIGESTS_AT_A_TIME, Digest, MAX_HEAD_BYTES};
 pub use error::{Error, Result};

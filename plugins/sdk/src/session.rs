@@ -1,5 +1,6 @@
 //! One backend from before its opening to after its closing: the contract's rules around an author's [`Backend`].
 
+use crate::answer::AnswerBytes;
 use crate::backend::{Backend, Limits, Stats, Write};
 use crate::digest::{Digest, MAX_HEAD_BYTES};
 use crate::error::{Error, Result};
@@ -87,7 +88,8 @@ impl<B: Backend> Session<B> {
     /// The live entry of each key.
     ///
     /// # Errors
-    /// The backend's; [`Error::TooLarge`] and [`Error::InvalidArgument`] for what exceeds the limits and for an empty key.
+    /// The backend's; [`Error::TooLarge`] and [`Error::InvalidArgument`] for what exceeds the limits and for an empty key;
+    /// [`Error::TooLarge`] for several values of more than [`MAX_ANSWER_BYTES`](crate::MAX_ANSWER_BYTES) together.
     pub fn get_many(&mut self, keys: Vec<String>) -> Result<Vec<Option<Entry>>> {
         let moment = Moment::new(self.clock);
         let (backend, limits) = self.opened()?;
@@ -97,6 +99,9 @@ impl<B: Backend> Session<B> {
         }
         let records = backend.read_many(&keys)?;
         check_answers(keys.len(), records.len())?;
+        let mut answer = AnswerBytes::default();
+        let values = records.iter().flatten().filter_map(|record| record.value.as_ref());
+        values.map(Vec::len).try_for_each(|bytes| answer.add(bytes))?;
         Ok(keys.into_iter().zip(records).map(|(key, record)| live(key, record?, &moment)).collect())
     }
 

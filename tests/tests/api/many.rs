@@ -17,6 +17,38 @@ async fn host() -> Result<TestHost> {
     Ok(host)
 }
 
+/// More than one answer of a plugin may hold, which is no reason to lose it.
+#[tokio::test]
+async fn many_large_documents_are_read_and_compared() -> Result<()> {
+    let host = host().await?;
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        let mut large = memcell("ana", NOON);
+        large["x"] = json!("x".repeat(9_000_000));
+        ids.push(host.append(&large).await?);
+    }
+    host.settled().await?;
+    let wanted = json!({ "event_ids": ids, "fields": ["timestamp"], "validate": true });
+    let answer = host.json("POST", "/v1/memcells/batch-get", &wanted).await?;
+    assert_eq!(answer.header("x-memcell-validation"), "consistent", "{answer:?}");
+    let backend = &host.request("GET", "/v1/backends").await?.body["items"][0];
+    assert_eq!((&backend["state"], &backend["restarts"]), (&json!("live"), &json!(0)), "{backend}");
+    Ok(())
+}
+
+/// A number takes no more room in a copy than it has to.
+#[tokio::test]
+async fn many_large_numbers_are_mirrored() -> Result<()> {
+    let host = host().await?;
+    let mut cell = memcell("ana", NOON);
+    cell["x"] = json!(vec![1e308; 250_000]);
+    let id = host.append(&cell).await?;
+    host.settled().await?;
+    let answer = host.request("GET", &format!("/v1/memcells/{id}?validate=true")).await?;
+    assert_eq!(answer.header("x-memcell-validation"), "consistent");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_batch_stores_what_it_can_and_names_what_it_cannot() -> Result<()> {
     let host = host().await?;

@@ -62,9 +62,9 @@ macro_rules! sdk_sources {
     };
 }
 
-const SDK_SOURCES: [Template; 12] = sdk_sources! {
-    "backend.rs" "digest.rs" "error.rs" "guest.rs" "lib.rs" "record.rs" "rules.rs" "session.rs" "session_tests.rs" "settings.rs" "testing.rs"
-    "units.rs"
+const SDK_SOURCES: [Template; 14] = sdk_sources! {
+    "answer.rs" "backend.rs" "digest.rs" "error.rs" "guest.rs" "lib.rs" "memory.rs" "record.rs" "rules.rs" "session.rs"
+    "session_tests.rs" "settings.rs" "testing.rs" "units.rs"
 };
 
 const SDK_FILES: [Template; 3] = [
