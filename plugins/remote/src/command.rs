@@ -82,16 +82,24 @@ impl Command<'_> {
             connection.receive()
         };
         let first = receive()?;
-        if !matches!(self, Self::Header(_)) {
-            return Ok(first);
+        match self {
+            Self::Header(_) => {}
+            // What others keep in the place of a record is said of that one; all other errors are the server's.
+            Self::Record(_) if is_wrong_type(&first) => return Ok(Value::Okay),
+            Self::Record(_) | Self::Script(_) => return Ok(first),
         }
         Ok(match (first, receive()?) {
             // Found in a scan: what others keep under such a name is none of this plugin's business.
-            (Value::ServerError(error), _) if error.code() == "WRONGTYPE" => Value::Nil,
+            (error, _) if is_wrong_type(&error) => Value::Nil,
             (Value::ServerError(error), _) | (_, Value::ServerError(error)) => Value::ServerError(error),
             (fields, length) => Value::Array(vec![fields, length]),
         })
     }
+}
+
+/// Whether a key holds something else than a hash.
+fn is_wrong_type(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == "WRONGTYPE")
 }
 
 fn pack_fields(connection: &mut Connection, key: &[&[u8]], fields: [&str; 3]) -> Result<(), Failure> {

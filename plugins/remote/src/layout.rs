@@ -11,29 +11,30 @@ pub(crate) const RECORD_FIELDS: [&str; 3] = ["stamp", "expires", "value"];
 /// The fields that say everything but the value.
 pub(crate) const HEADER_FIELDS: [&str; 3] = ["stamp", "expires", "deleted"];
 
-/// The record behind a reply for [`RECORD_FIELDS`].
+/// The record behind a reply for [`RECORD_FIELDS`]; `None` if there is none.
 ///
-/// # Errors
-/// [`Error::Corrupt`] for what this plugin can't have written.
-pub(crate) fn record(key: &str, reply: Value) -> Result<Option<Record>> {
-    let Value::Array(fields) = reply else { return Err(corrupt(key)) };
-    let Ok([stamp, expires, value]) = <[Value; 3]>::try_from(fields) else { return Err(corrupt(key)) };
+/// What this plugin can't have written is in the place of a copy all the same: it is handed out as an entry of no value, older than
+/// any other, so that the host finds a damaged copy and puts a good one in its place.
+pub(crate) fn record(reply: Value) -> Option<Record> {
+    let foreign = Some(Record { stamp: 0, expires_at: None, value: Some(Vec::new()) });
+    let Value::Array(fields) = reply else { return foreign };
+    let Ok([stamp, expires, value]) = <[Value; 3]>::try_from(fields) else { return foreign };
     let value = match value {
         Value::BulkString(value) => Some(value),
         Value::Nil => None,
-        _ => return Err(corrupt(key)),
+        _ => return foreign,
     };
     if matches!((&stamp, &expires, &value), (Value::Nil, Value::Nil, None)) {
-        return Ok(None);
+        return None;
     }
-    let (stamp, expires_at) = numbers(&stamp, &expires).ok_or_else(|| corrupt(key))?;
-    Ok(Some(Record { stamp, expires_at, value }))
+    let Some((stamp, expires_at)) = numbers(&stamp, &expires) else { return foreign };
+    Some(Record { stamp, expires_at, value })
 }
 
 /// The header behind the replies for [`HEADER_FIELDS`] and for the length of the value.
 ///
 /// # Errors
-/// As [`record`].
+/// [`Error::Corrupt`] for what this plugin can't have written.
 pub(crate) fn header(key: &str, reply: Value) -> Result<Option<Header>> {
     let Value::Array(replies) = reply else { return Err(corrupt(key)) };
     let Ok([Value::Array(fields), Value::Int(length)]) = <[Value; 2]>::try_from(replies) else {
@@ -98,11 +99,11 @@ mod tests {
 
     #[test]
     fn records_and_tombstones_are_told_apart() {
-        let entry = record("k", reply(&format!("*3\r\n{STAMP}$2\r\n12\r\n$0\r\n\r\n")));
-        assert_eq!(entry, Ok(Some(Record { stamp: 7, expires_at: Some(12), value: Some(vec![]) })));
-        let tombstone = record("k", reply(&format!("*3\r\n{STAMP}$-1\r\n$-1\r\n")));
-        assert_eq!(tombstone, Ok(Some(Record { stamp: 7, expires_at: None, value: None })));
-        assert_eq!(record("k", reply("*3\r\n$-1\r\n$-1\r\n$-1\r\n")), Ok(None));
+        let entry = record(reply(&format!("*3\r\n{STAMP}$2\r\n12\r\n$0\r\n\r\n")));
+        assert_eq!(entry, Some(Record { stamp: 7, expires_at: Some(12), value: Some(vec![]) }));
+        let tombstone = record(reply(&format!("*3\r\n{STAMP}$-1\r\n$-1\r\n")));
+        assert_eq!(tombstone, Some(Record { stamp: 7, expires_at: None, value: None }));
+        assert_eq!(record(reply("*3\r\n$-1\r\n$-1\r\n$-1\r\n")), None);
         let entry = header("k", reply(&format!("*2\r\n*3\r\n{STAMP}$-1\r\n$-1\r\n:0\r\n")));
         assert_eq!(entry, Ok(Some(Header { stamp: 7, expires_at: None, value_bytes: Some(0) })));
         let tombstone = header("k", reply(&format!("*2\r\n*3\r\n{STAMP}$-1\r\n$1\r\n1\r\n:0\r\n")));
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_is_corrupt() {
+    fn what_others_wrote_is_an_entry_that_is_no_copy() {
         for text in [
             "*3\r\n$-1\r\n$-1\r\n$1\r\nv\r\n".to_owned(),
             "*3\r\n$1\r\n7\r\n$-1\r\n$1\r\nv\r\n".to_owned(),
@@ -119,8 +120,10 @@ mod tests {
             "*3\r\n$20\r\n99999999999999999999\r\n$-1\r\n$-1\r\n".to_owned(),
             format!("*3\r\n{STAMP}$1\r\nx\r\n$-1\r\n"),
             format!("*2\r\n{STAMP}$-1\r\n"),
+            "-WRONGTYPE it is a list\r\n".to_owned(),
         ] {
-            assert!(matches!(record("k", reply(&text)), Err(Error::Corrupt(_))), "{text}");
+            let foreign = Record { stamp: 0, expires_at: None, value: Some(vec![]) };
+            assert_eq!(record(reply(&text)), Some(foreign), "{text}");
         }
         assert!(matches!(header("k", reply("*2\r\n*3\r\n$-1\r\n$-1\r\n$-1\r\n:3\r\n")), Err(Error::Corrupt(_))));
     }

@@ -24,7 +24,7 @@
 //! The host grants what these name: in `grants.connect` the address of **every** node that may be in charge of keys, replicas
 //! included, as the cluster itself names them (`CLUSTER SLOTS`); in `grants.environment` the variables.
 //!
-//! The user needs, on keys that begin with `key_prefix`: `+hello +info +script|load +evalsha +hmget +hset +hdel +hstrlen
+//! The user needs, on keys that begin with `key_prefix`: `+hello +info +script|load +evalsha +hmget +hset +hdel +del +hstrlen
 //! +persist +pexpireat +scan +dbsize +ping +select`, and in a cluster `+cluster|slots +asking`.
 //!
 //! # What is stored
@@ -113,7 +113,7 @@ impl Backend for Remote {
 
     fn read(&mut self, key: &str) -> Result<Option<Record>> {
         let answers = self.execute(&[Command::Record(key)])?;
-        answers.into_iter().next().map_or(Ok(None), |answer| layout::record(key, answer))
+        Ok(answers.into_iter().next().and_then(layout::record))
     }
 
     fn write(&mut self, key: String, record: Record) -> Result<()> {
@@ -134,7 +134,7 @@ impl Backend for Remote {
     fn read_many(&mut self, keys: &[String]) -> Result<Vec<Option<Record>>> {
         let commands: Vec<Command<'_>> = keys.iter().map(|key| Command::Record(key)).collect();
         let answers = self.execute(&commands)?;
-        keys.iter().zip(answers).map(|(key, answer)| layout::record(key, answer)).collect()
+        Ok(answers.into_iter().map(layout::record).collect())
     }
 
     fn apply(&mut self, writes: Vec<Write>, rule: &Rule) -> Result<Vec<Outcome>> {

@@ -12,10 +12,16 @@ local outcomes, at = {}, 5
 for i, key in ipairs(KEYS) do
   local stamp, expires, value = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   at = at + (put and 3 or 2)
-  local stored = redis.call('HMGET', key, 'stamp', 'expires', 'deleted', 'fence')
+  local stored = redis.pcall('HMGET', key, 'stamp', 'expires', 'deleted', 'fence')
+  if stored.err then
+    if not string.find(stored.err, 'WRONGTYPE', 1, true) then return stored end
+    -- Somebody else's, in the place of a copy.
+    redis.call('DEL', key)
+    stored = {}
+  end
   local applies = true
   -- What has expired counts as absent, and so does what this script can't have written.
-  if stored[1] and #stored[1] == 20 and not (stored[2] and tonumber(stored[2]) <= now) then
+  if stored[1] and #stored[1] == 20 and not (stored[2] and (tonumber(stored[2]) or 0) <= now) then
     if condition == 'newer' then
       applies = stamp > stored[1]
     elseif condition == 'not-older' then

@@ -10,6 +10,7 @@ use memcell_host::metrics::Metrics;
 use memcell_tests::host::{TestHost, eventually, remote};
 use memcell_tests::redis::{RedisCluster, RedisServer};
 use memcell_tests::sample::Samples;
+use memcell_tests::work::{done, figures};
 use serde_json::{Value, json};
 
 /// How long an operation may take while the backend is in trouble.
@@ -84,6 +85,54 @@ async fn every_operation_reaches_the_server() -> Result<()> {
     assert!(String::from_utf8_lossy(&value).contains(r#""summary":"changed""#), "what redis-cli shows is the document");
     let report = backend(&host).await?;
     assert_eq!((&report["state"], &report["entries"]), (&json!("live"), &json!(27)), "{report}");
+    host.stop().await?;
+    Ok(())
+}
+
+/// What somebody else has put in the place of a copy concerns that document, and is found and replaced like any damaged copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_put_in_the_place_of_copies_is_found_and_replaced() -> Result<()> {
+    let server = RedisServer::start(&[])?;
+    let host = TestHost::start(vec![remote(&[server.address()], &[])?]).await?;
+    host.live().await?;
+    let ids = append_many(&host, 20).await?;
+    host.settled().await?;
+    server.command::<()>(&format!("DEL memcell:{} memcell:{}", ids[3], ids[4]))?;
+    server.command::<()>(&format!("SET memcell:{} x", ids[3]))?;
+    server.command::<()>(&format!("RPUSH memcell:{} x", ids[4]))?;
+    server.command::<()>(&format!("HDEL memcell:{} stamp", ids[5]))?;
+    let read = host.request("GET", &format!("/v1/memcells/{}?validate=true", ids[3])).await?;
+    assert_eq!(read.header("x-memcell-validation"), "corrupt", "{read:?}");
+    for deep in [false, true] {
+        let verified = done(&host, &json!({ "kind": "verify", "deep": deep })).await?;
+        assert_eq!(figures(&verified), [("corrupt".to_owned(), 3)], "{verified}");
+    }
+    // A change of the document mends it as well.
+    host.json("PATCH", &format!("/v1/memcells/{}", ids[4]), &json!({ "summary": "changed" })).await?;
+    host.settled().await?;
+    let repaired = done(&host, &json!({ "kind": "repair" })).await?;
+    assert_eq!(repaired["report"]["repaired"], 2, "{repaired}");
+    assert!(figures(&done(&host, &json!({ "kind": "verify" })).await?).is_empty());
+    agree(&host, &ids).await?;
+    assert_eq!(backend(&host).await?["state"], "live");
+    host.stop().await?;
+    Ok(())
+}
+
+/// Values that are too many for one answer are asked for in several.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_documents_are_compared_too() -> Result<()> {
+    let server = RedisServer::start(&[])?;
+    let host = TestHost::start(vec![remote(&[server.address()], &[])?]).await?;
+    host.live().await?;
+    for _ in 0..4 {
+        host.append(&memcell(&"x".repeat(9_000_000))).await?;
+    }
+    host.settled().await?;
+    for deep in [false, true] {
+        let verified = done(&host, &json!({ "kind": "verify", "deep": deep })).await?;
+        assert!(figures(&verified).is_empty(), "{verified}");
+    }
     host.stop().await?;
     Ok(())
 }
