@@ -163,15 +163,21 @@ async fn look_after(mirror: &Inner, backend: &Backend, place: &mut Place) {
     loop {
         let Some((states, mut changed)) = running(mirror, backend).await else { return };
         let instances = generations(&states);
+        let come_to = mirror.progress.newest_applied();
         let end = tokio::select! {
             // First of all: a host that was paused has to notice what it lost before it goes on.
             biased;
             () = any_change(&mut changed) => None,
             end = Box::pin(take_turn(mirror, backend, &instances, place, &mut retry)) => Some(end),
         };
-        mirror.progress.stopped();
         match end {
-            None | Some(Ok(())) => {}
+            None => {}
+            Some(Ok(())) => {
+                mirror.progress.nothing_in_hand();
+                // A stream that ends as soon as it is opened, which that of a dropped database does for a while, isn't opened
+                // without a pause.
+                tokio::time::sleep(RETRY_MIN).await;
+            }
             Some(Err(SessionError::Mismatch(reason) | SessionError::Unfit(reason))) => {
                 tracing::error!(backend = %mirror.config.name, reason, "backend can't be used, MongoDB goes on without it");
                 mirror.set_state(MirrorState::Failed { reason });
@@ -184,6 +190,9 @@ async fn look_after(mirror: &Inner, backend: &Backend, place: &mut Place) {
                 }
                 tracing::warn!(backend = %mirror.config.name, %error, "the mirror could not go on, it will try again");
                 mirror.set_state(MirrorState::Degraded { reason: error.to_string() });
+                if mirror.progress.newest_applied() > come_to {
+                    retry = RETRY_MIN;
+                }
                 tokio::select! {
                     () = tokio::time::sleep(retry) => {}
                     () = any_change(&mut changed) => {}
@@ -315,7 +324,9 @@ async fn session(
         error = &mut doubts => Err(error.into()),
         filled = &mut fill => {
             filled?;
-            *retry = RETRY_MIN;
+            if !unfilled.is_empty() {
+                *retry = RETRY_MIN;
+            }
             tokio::select! {
                 end = follow => end,
                 error = doubts => Err(error.into()),

@@ -70,9 +70,15 @@ impl Progress {
         });
     }
 
-    /// The tail has stopped: what it had in hand is no longer being worked on.
-    pub(super) fn stopped(&self) {
+    /// What the tail had in hand is of no concern any more: another host has the tail, or everything is compared anew. A tail that
+    /// only stops, because the backend is in trouble, still has it.
+    pub(super) fn nothing_in_hand(&self) {
         self.oldest_unapplied.store(0, Ordering::Relaxed);
+    }
+
+    /// See the field.
+    pub(super) fn newest_applied(&self) -> u64 {
+        self.newest_applied.load(Ordering::Relaxed)
     }
 
     /// Returns once everything that happened before `moment` (this host's clock, Unix milliseconds) is in the backend. No bound.
@@ -133,8 +139,12 @@ mod tests {
         assert!(!progress.is_current());
         progress.working_on(unix_millis() - 1000);
         assert!(progress.lag() >= Duration::from_secs(1));
+        let before = progress.newest_applied();
         progress.quiet_since(unix_millis());
         assert_eq!(progress.lag(), Duration::ZERO);
-        assert!(progress.is_current());
+        assert!(progress.is_current() && progress.newest_applied() > before);
+        progress.working_on(unix_millis() - 1000);
+        progress.nothing_in_hand();
+        assert_eq!(progress.lag(), Duration::ZERO);
     }
 }
