@@ -147,6 +147,8 @@ impl RunningHost {
 
     pub(super) fn failure(&self, refusal: Refusal) -> Failure {
         match refusal {
+            // What a command orders comes from its command line.
+            Refusal::Problem(problem) if problem.code == "invalid_argument" => Failure::Usage(problem.detail),
             Refusal::Problem(problem) => Failure::Work(problem.detail),
             Refusal::Unreachable(reason) => Failure::Work(format!("{}: {reason}", self.url)),
         }

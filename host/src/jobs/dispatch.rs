@@ -17,7 +17,8 @@ use crate::mongo::{JobKind, JobRecord, JobState, PartScope, Sighting, TakenPart}
 /// How often it looks, if nobody calls.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Parts that one host works on at a time. More would only get into each other's way.
+/// Parts of one job that a host works on at a time. More would only get into each other's way. Every job has its own: one that waits,
+/// for its backend or for its rate, must not keep others waiting, least of all the one that would put an end to that.
 const WORKERS: usize = 3;
 
 /// How long a part stays with a host that gives no sign of life.
@@ -76,8 +77,12 @@ async fn turn(
             jobs.push(job);
         }
     }
-    let ids: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
-    while !ids.is_empty() && workers.len() < WORKERS {
+    loop {
+        let ids: Vec<&str> =
+            jobs.iter().filter(|job| workers_on(inner, job) < WORKERS).map(|job| job.id.as_str()).collect();
+        if ids.is_empty() {
+            break;
+        }
         *taken_count += 1;
         let worker = format!("{}/{taken_count}", inner.process);
         let Some(part) = repository.take_part(&ids, &worker, LEASE, sightings).await? else { break };
@@ -127,8 +132,18 @@ async fn look_after(inner: &Inner, job: JobRecord) -> Result<Option<JobRecord>> 
 
 /// What the workers on this job have in common.
 fn running(inner: &Inner, job: &JobRecord) -> Running {
-    let first = || Running { cancelled: inner.closing.child_token(), pace: Pace::new(job.rate), seen: Seen::new() };
+    let first = || Running {
+        cancelled: inner.closing.child_token(),
+        pace: Pace::new(job.rate),
+        seen: Seen::new(),
+        workers: Arc::default(),
+    };
     inner.running().entry(job.id.clone()).or_insert_with(first).clone()
+}
+
+/// How many workers of this host a job has.
+fn workers_on(inner: &Inner, job: &JobRecord) -> usize {
+    inner.running().get(&job.id).map_or(0, |running| Arc::strong_count(&running.workers) - 1)
 }
 
 async fn work(inner: Arc<Inner>, job: JobRecord, part: TakenPart, running: Running, walk: Option<Walk>) {

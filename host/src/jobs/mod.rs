@@ -96,6 +96,8 @@ struct Running {
     cancelled: CancellationToken,
     pace: Pace,
     seen: Seen,
+    /// One reference for each of them, and one that is kept.
+    workers: Arc<()>,
 }
 
 impl Jobs {
@@ -194,12 +196,18 @@ impl Inner {
                 "sweep only goes with a backfill; a repair sweeps anyway",
             ));
         }
+        if order.deep && !matches!(order.kind, JobKind::Verify | JobKind::Repair) {
+            return Err(Error::new(ErrorKind::InvalidArgument, "deep only goes with a verify or a repair"));
+        }
         let mirror = self.mirror(order.backend.as_deref())?;
         let backend = &mirror.config().name;
         let repository = self.store.repository();
         let shared = mirror.is_shared();
         let host = (!shared).then(|| self.host.clone());
-        let same = |job: &JobRecord| job.kind == order.kind && job.backend == *backend && job.host == host;
+        // One that does less is none that this order could be taken for.
+        let covers = |job: &JobRecord| (job.deep || !order.deep) && (job.sweep || !order.sweep);
+        let same =
+            |job: &JobRecord| job.kind == order.kind && job.backend == *backend && job.host == host && covers(job);
         if let Some(other) = repository.list_jobs(true).await?.into_iter().find(same) {
             let message = format!("job {} is doing the same, and has not ended", other.id);
             return Err(Error::new(ErrorKind::AlreadyExists, message));

@@ -84,11 +84,41 @@ async fn a_job_can_be_given_up_and_the_same_can_not_be_done_twice() -> Result<()
     Ok(())
 }
 
+/// A job that waits, for its rate or for its backend, keeps no other waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_do_not_wait_for_each_other() -> Result<()> {
+    let mut server = RedisServer::start(&[])?;
+    let mut distant = remote(&[server.address()], &[])?;
+    distant.name = "distant".to_owned();
+    let mut local = in_memory()?;
+    local.shards = 3;
+    let host = TestHost::start(vec![local, distant]).await?;
+    host.live().await?;
+    append(&host, 8, 300).await?;
+    host.settled().await?;
+    // As many parts wait as a job has workers, and then some of another.
+    let slow = order(&host, &json!({ "kind": "verify", "backend": "local", "rate": 1 })).await?;
+    server.kill()?;
+    let cut_off = order(&host, &json!({ "kind": "repair", "backend": "distant" })).await?;
+    let more = json!({ "kind": "verify", "backend": "local", "deep": true });
+    let verified = done(&host, &more).await?;
+    assert_eq!((&verified["deep"], &verified["state"]), (&json!(true), &json!("done")), "more than the slow one does");
+    assert!(figures(&done(&host, &json!({ "kind": "repair", "backend": "local" })).await?).is_empty());
+    for id in [&slow, &cut_off] {
+        assert_eq!(job(&host, id).await?["state"], "running");
+        assert_eq!(host.request("DELETE", &format!("/v1/jobs/{id}")).await?.status, 200);
+    }
+    host.stop().await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_makes_no_sense_is_refused() -> Result<()> {
     let host = TestHost::start(vec![in_memory()?]).await?;
     for (body, status, code, detail) in [
         (json!({ "kind": "verify", "backend": "other" }), 400, "invalid_argument", "there is local"),
+        (json!({ "kind": "backfill", "deep": true }), 400, "invalid_argument", "a verify or a repair"),
+        (json!(["verify"]), 422, "invalid_body", "found a list"),
         (json!({ "kind": "conquer" }), 422, "invalid_body", "conquer"),
         (json!({ "kind": "verify", "rate": 0 }), 422, "invalid_body", "rate"),
         (json!({ "kind": "verify", "depth": 3 }), 422, "invalid_body", "depth"),

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use super::summary::JobView;
 use super::watch::Watch;
 use super::{Failure, Wanted};
+use crate::ErrorKind;
 use crate::config::Config;
 use crate::jobs::{JobKind, JobOrder, JobReport, Jobs};
 use crate::metrics::Metrics;
 use crate::mirror::MirrorState;
 use crate::shutdown::Shutdown;
 use crate::store::MemCellStore;
-use crate::{Error, ErrorKind};
 
 /// How often progress is looked at.
 const POLL: Duration = Duration::from_millis(300);
@@ -135,7 +135,7 @@ fn view(report: &JobReport) -> Result<JobView, Failure> {
 fn only(config: &Config, name: Option<&str>) -> Result<Config, Failure> {
     let enabled = config.backends.iter().filter(|backend| backend.enabled);
     let names: Vec<&str> = enabled.clone().map(|backend| backend.name.as_str()).collect();
-    let wrong = |message: String| Failure::Store(Error::new(ErrorKind::InvalidArgument, message));
+    let wrong = Failure::Usage;
     let name = match (name, &names[..]) {
         (_, []) => return Err(wrong("no backend is configured".to_owned())),
         (Some(name), _) => name,

@@ -31,13 +31,14 @@ pub(super) async fn work(
     json: bool,
     shutdown: &Shutdown,
 ) -> Result<JobView, Failure> {
-    let mut job = order(host, wanted).await?;
+    let (mut job, is_ours) = order(host, wanted).await?;
     if detach {
         return Ok(job);
     }
     let path = format!("/v1/jobs/{}", job.id);
     let mut watch = Watch::start(&job, json);
-    watch.say(&format!("the host at {} works on job {}", host.url(), job.id));
+    let begun = if is_ours { "" } else { ", which was begun before" };
+    watch.say(&format!("the host at {} works on job {}{begun}", host.url(), job.id));
     let mut failures = 0;
     let mut is_cancelled = false;
     while !job.has_ended() {
@@ -45,6 +46,10 @@ pub(super) async fn work(
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
             () = shutdown.requested(), if !is_cancelled => {
+                if !is_ours {
+                    watch.finish();
+                    return Err(Failure::Work(format!("interrupted; job {}, which was begun before, goes on", job.id)));
+                }
                 is_cancelled = true;
                 watch.say("giving the job up");
                 job = host.delete(&path).await?;
@@ -62,7 +67,8 @@ pub(super) async fn work(
     Ok(job)
 }
 
-async fn order(host: &RunningHost, wanted: &Wanted) -> Result<JobView, Failure> {
+/// The job, and whether it was begun by this order.
+async fn order(host: &RunningHost, wanted: &Wanted) -> Result<(JobView, bool), Failure> {
     let Wanted { kind, backend, deep, sweep, rate } = wanted;
     let mut body = json!({ "kind": kind, "deep": deep, "sweep": sweep });
     if let Some(fields) = body.as_object_mut() {
@@ -74,8 +80,8 @@ async fn order(host: &RunningHost, wanted: &Wanted) -> Result<JobView, Failure> 
         Err(Refusal::Problem(Problem { code, detail })) if code == "already_exists" => {
             let jobs: Jobs = host.get("/v1/jobs").await?;
             let same = jobs.items.into_iter().find(|job| !job.has_ended() && detail.contains(&job.id));
-            same.ok_or(Failure::Work(detail))
+            same.map(|job| (job, false)).ok_or(Failure::Work(detail))
         }
-        answer => answer.map_err(|refusal| host.failure(refusal)),
+        answer => answer.map(|job| (job, true)).map_err(|refusal| host.failure(refusal)),
     }
 }
