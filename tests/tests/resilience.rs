@@ -137,6 +137,17 @@ async fn a_writer_that_asks_for_it_waits_for_the_backend() -> Result<()> {
     assert!(host.mirrored(id).await?.is_some());
     host.stop().await?;
 
+    // One that nobody waits for has no say.
+    let mut awaited = in_memory()?;
+    awaited.ack = Ack::Mirrored;
+    let mut other = in_memory()?;
+    other.name = "other".to_owned();
+    let host = TestHost::start(vec![other, awaited]).await?;
+    host.live().await?;
+    let created = host.json("POST", "/v1/memcells", &memcell("x")).await?;
+    assert_eq!((created.status, created.header("x-memcell-mirrored")), (201, "applied"));
+    host.stop().await?;
+
     let mut config = hostile(&[("mode", "sleep"), ("on", "put")])?;
     config.ack = Ack::Mirrored;
     config.ack_timeout = Duration::from_millis(200);

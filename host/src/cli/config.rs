@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::running::{HostArgs, RunningHost};
 use super::{Exit, Failure, output, session};
-use crate::config::{BackendConfig, Config, ConfigError, EXAMPLE, PluginSource, Role};
+use crate::config::{BackendConfig, Config, ConfigError, EXAMPLE, MongoServer, PluginSource, Role};
+use crate::mongo::check_uri;
 use crate::oci::Components;
 use crate::security::Security;
+use crate::store::connect_options;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -129,22 +131,42 @@ fn check(path: &Path, json: bool) -> Result<Exit, Failure> {
         }
         Err(error) => return Err(error.into()),
     };
-    // A backend that is required and can't be there keeps the host from starting, like any other problem of its configuration.
-    let absent: Vec<&BackendConfig> =
-        config.backends.iter().filter(|one| one.enabled && one.required && place(one) == Place::NoFile).collect();
-    let exit = if absent.is_empty() { Exit::Fine } else { Exit::Config };
+    let obstacles = obstacles(&config)?;
     if json {
-        output::json_line(&summary(&config, &absent))?;
-        return Ok(exit);
-    }
-    for backend in &absent {
-        let (name, plugin) = (&backend.name, &backend.plugin);
-        eprintln!("{}: backends.{name}.plugin: {plugin}: {ABSENT}", path.display());
-    }
-    if absent.is_empty() {
+        output::json_line(&summary(&config, &obstacles))?;
+    } else if obstacles.is_empty() {
         output::write(describe(path, &config).as_bytes())?;
     }
-    Ok(exit)
+    if !json {
+        for Obstacle { key, message } in &obstacles {
+            eprintln!("{}: {key}: {message}", path.display());
+        }
+    }
+    Ok(if obstacles.is_empty() { Exit::Fine } else { Exit::Config })
+}
+
+/// What keeps a host from starting although every value in its configuration can be understood.
+struct Obstacle {
+    key: String,
+    message: String,
+}
+
+fn obstacles(config: &Config) -> Result<Vec<Obstacle>, Failure> {
+    let mut obstacles = Vec::new();
+    if let MongoServer::Uri(uri) = &config.mongodb.server {
+        let options = connect_options(&config.mongodb, uri.expose().to_owned());
+        if let Err(error) = session::runtime()?.block_on(check_uri(&options)) {
+            obstacles.push(Obstacle { key: "mongodb.uri".to_owned(), message: error.message().to_owned() });
+        }
+    }
+    let required = config.backends.iter().filter(|backend| backend.enabled && backend.required);
+    let absent =
+        required.filter(|backend| place(backend) == Place::NoFile).map(|BackendConfig { name, plugin, .. }| Obstacle {
+            key: format!("backends.{name}.plugin"),
+            message: format!("{plugin}: {ABSENT}"),
+        });
+    obstacles.extend(absent);
+    Ok(obstacles)
 }
 
 const ABSENT: &str = "there is no such file, and the backend is required";
@@ -187,7 +209,7 @@ fn refusal(error: &ConfigError) -> Report<'_> {
     }
 }
 
-fn summary<'a>(config: &'a Config, absent: &[&'a BackendConfig]) -> Report<'a> {
+fn summary<'a>(config: &'a Config, obstacles: &'a [Obstacle]) -> Report<'a> {
     let backends = config.backends.iter().map(|backend| ReportedBackend {
         name: &backend.name,
         plugin: backend.plugin.to_string(),
@@ -197,9 +219,9 @@ fn summary<'a>(config: &'a Config, absent: &[&'a BackendConfig]) -> Report<'a> {
     });
     let keys = config.encryption.keys.iter().map(|key| ReportedKey { name: key.name(), id: key.id().to_string() });
     let problems =
-        absent.iter().map(|backend| ReportedProblem { key: &backend.name, line: None, column: None, message: ABSENT });
+        obstacles.iter().map(|Obstacle { key, message }| ReportedProblem { key, line: None, column: None, message });
     Report {
-        fine: absent.is_empty(),
+        fine: obstacles.is_empty(),
         problems: problems.collect(),
         mongodb: Some(config.mongodb.redacted_uri()),
         listen: Some(config.http.listen.to_string()),

@@ -19,7 +19,7 @@ use crate::shutdown::Shutdown;
 use crate::store::MemCellStore;
 
 const AFTER_HELP: &str = "\
-Writes one document a line, oldest first. The extended format keeps every type, and `memcell import` reads it back; the api format is what
+Writes one document a line, oldest first. The extended format keeps every type, and `memcell import --exact` brings it back; the api format is what
 the HTTP API shows. A FILE is written under a temporary name and appears when it is complete.
 
 Filters narrow it down, and all that are given must hold. --user-id together with --start or --end also finds the documents that have the

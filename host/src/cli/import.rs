@@ -22,10 +22,14 @@ use self::pipeline::Options;
 use super::progress::Progress;
 use super::{Exit, Failure, session};
 use crate::config::Config;
+use crate::memcell::NewMemCell;
 
 const AFTER_HELP: &str = "\
 FILE holds JSON Lines (one document a line) or one JSON array of documents, as UTF-8 text. Documents are as the HTTP API has them, or
 MongoDB Extended JSON as `memcell export` and mongoexport write it, or a mixture. A document without a timestamp is not valid.
+
+With --exact, documents are in canonical Extended JSON, as `memcell export` writes them, and come back as they were, those too that other
+programs wrote and that no rule for MemCells would let pass: that is for bringing back a backup.
 
 A document that bears an id (event_id or _id) keeps it, and is left alone if there is one with that id already: an import that was
 interrupted can simply be repeated. Documents without an id get a new one each time. Documents that aren't valid are reported with their
@@ -38,7 +42,7 @@ Exit code 1: something was not imported, other than what was there already.
 Examples:
   memcell import conversations.jsonl
   mongoexport --db app --collection memcells | memcell import - --strict
-  zcat backup.jsonl.gz | memcell import - --json";
+  zcat backup.jsonl.gz | memcell import - --exact --json";
 
 /// How much is read from the input at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -53,6 +57,9 @@ pub(super) struct ImportArgs {
     /// End at the first document that is not valid
     #[arg(long)]
     strict: bool,
+    /// Take each document exactly as it was exported, also where it is no valid MemCell: only its revision is new
+    #[arg(long)]
+    exact: bool,
     /// How many documents at most are inserted at once
     #[arg(long, value_name = "N", default_value = "1000", value_parser = batch_size)]
     batch: NonZeroUsize,
@@ -68,7 +75,8 @@ fn batch_size(text: &str) -> Result<NonZeroUsize, String> {
 pub(super) fn run(args: &ImportArgs, config: Config, json: bool) -> Result<Exit, Failure> {
     let (input, total_bytes) = open(args)?;
     let config = session::without_backends(config);
-    let options = Options { strict: args.strict, batch: args.batch.get() };
+    let read = if args.exact { NewMemCell::from_exact_line } else { NewMemCell::from_import_line };
+    let options = Options { strict: args.strict, batch: args.batch.get(), read };
     session::with_store(&config, async move |store, shutdown| {
         let progress = Progress::start("imported", total_bytes, json);
         pipeline::run(store, shutdown, input, options, progress, json).await

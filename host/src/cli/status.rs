@@ -77,7 +77,7 @@ fn describe(backend: &Value) -> String {
         text("name"),
         text("state"),
         figure("entries"),
-        figure("lag_seconds"),
+        backend.get("lag_seconds").and_then(Value::as_f64).map_or("?".to_owned(), |lag| format!("{lag:.1}")),
         figure("queue_depth"),
         figure("restarts")
     )
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_backend_in_a_line() {
         let backend = json!({
-            "name": "local", "state": "degraded", "reason": "it traps", "entries": null, "lag_seconds": 0.5,
+            "name": "local", "state": "degraded", "reason": "it traps", "entries": null, "lag_seconds": 0.51234,
             "queue_depth": 3, "restarts": 1,
         });
         let expected = "backend local: degraded (it traps), ? entries, lag 0.5 s, 3 queued, 1 restarts";

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::answers::{self, Annotate as _};
-use super::body::{JsonBody, object};
+use super::body::{JsonBody, JsonObject, object};
 use super::error::{Answer, ApiError, ElementError};
 use super::openapi::{BodyProblems, CommonProblems};
 use super::parameters::validation;
@@ -129,7 +129,7 @@ pub(super) async fn append_many(
 pub(super) async fn get_many(
     State(api): State<Api>,
     Parameters(NoParameters): Parameters<NoParameters>,
-    JsonBody(wanted): JsonBody<BatchGet>,
+    JsonObject(wanted): JsonObject<BatchGet>,
 ) -> Answer {
     let mut seen = HashSet::new();
     let ids = wanted.event_ids.iter().filter_map(|id| EventId::parse(id).ok());

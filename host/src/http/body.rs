@@ -5,7 +5,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use futures::StreamExt as _;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use serde_json::{Map, Value};
 
@@ -22,13 +22,27 @@ impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Api) -> Answer<Self> {
-        check_media_type(request.headers())?;
-        let announced = content_length(request.headers());
-        let memory = request.extensions().get::<BodyMemory>().cloned();
-        let memory = memory.ok_or_else(ApiError::internal)?;
-        let bytes = read(request.into_body(), announced, api.max_body, &memory).await?;
-        parse(&bytes).map(Self)
+        parse(&receive(request, api).await?).map(Self)
     }
+}
+
+/// Extracts a body of JSON that is an object, whose members have names: a list of their values in the right order isn't one.
+pub(super) struct JsonObject<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for JsonObject<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Api) -> Answer<Self> {
+        parse_object(&receive(request, api).await?).map(Self)
+    }
+}
+
+async fn receive(request: Request, api: &Api) -> Answer<Vec<u8>> {
+    check_media_type(request.headers())?;
+    let announced = content_length(request.headers());
+    let memory = request.extensions().get::<BodyMemory>().cloned();
+    let memory = memory.ok_or_else(ApiError::internal)?;
+    read(request.into_body(), announced, api.max_body, &memory).await
 }
 
 /// `application/json`, and no character set but UTF-8, which JSON is always in. Other parameters mean nothing.
@@ -87,6 +101,15 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
             ApiError::new(StatusCode::BAD_REQUEST, "malformed_json", detail)
         }
     })
+}
+
+fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        // One that isn't even json is told so.
+        parse::<IgnoredAny>(bytes)?;
+        return Err(ApiError::invalid_body("the body is a json object, found a list"));
+    }
+    parse(bytes)
 }
 
 /// The fields of `value`, which must be an object; `what` names it in the error: "a MemCell".
@@ -175,6 +198,16 @@ mod tests {
 
     #[test]
     fn json_of_another_shape_is_told_apart() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Named {
+            #[expect(dead_code, reason = "only its being read counts")]
+            name: u8,
+        }
+        assert!(parse_object::<Named>(b" {\"name\":1}").is_ok());
+        for (text, code) in [(" [1]", "invalid_body"), ("[1", "malformed_json"), ("1", "invalid_body")] {
+            let error = parse_object::<Named>(text.as_bytes()).unwrap_err();
+            assert_eq!(error.code(), code, "{text}");
+        }
         let error = parse::<Vec<u8>>(b"{}").unwrap_err();
         assert_eq!((error.status().as_u16(), error.code()), (422, "invalid_body"));
         let error = object(serde_json::json!([]), "a MemCell").unwrap_err();

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::answers;
-use super::body::JsonBody;
+use super::body::JsonObject;
 use super::error::Answer;
 use super::observe::Items;
 use super::openapi::{BodyProblems, CommonProblems, NoJobProblem, SameJobProblem};
@@ -57,7 +57,7 @@ pub(super) struct JobRequest {
 pub(super) async fn order(
     State(api): State<Api>,
     Parameters(NoParameters): Parameters<NoParameters>,
-    JsonBody(request): JsonBody<JobRequest>,
+    JsonObject(request): JsonObject<JobRequest>,
 ) -> Answer {
     let JobRequest { kind, backend, deep, sweep, rate } = request;
     let order = JobOrder { kind, backend, deep, sweep, rate: rate.map(std::num::NonZeroU32::get) };

@@ -28,7 +28,8 @@ use super::uri::{NoParameters, Parameters};
             Every error is a problem (RFC 9457) with a stable `code`: besides those of the routes, `unknown_route` \
             (404), `method_not_allowed` (405, with `allow`), `malformed_uri` (400), `uri_too_long` (414), \
             `headers_too_large` (431), `unknown_host` and `cross_site` (403: what browsers must not be made to do), \
-            `rate_limited` (429) and `overloaded` (503), both with `retry-after`. Unknown query parameters are refused.\n\n\
+            `rate_limited` (429) and `overloaded` (503), both with `retry-after`. (A \
+            431 over HTTP/1.1 has no body.) Unknown query parameters are refused.\n\n\
             Where the server has tokens, an operation needs one with the role that its security requirement names, or \
             with one that includes it: `admin` includes `write`, and `write` includes `read`. Every `GET` route takes `HEAD` too."
     ),

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::answers::{self, Annotate as _};
-use super::body::JsonBody;
+use super::body::JsonObject;
 use super::error::{Answer, ApiError};
 use super::openapi::{BodyProblems, CommonProblems, NotFoundProblem, TakenProblem, UnsupportedProblem};
 use super::schemas::{NewMemCellSchema, PatchSchema, TransactionAnswer};
@@ -60,6 +60,9 @@ fn name(operation: &Operation) -> &'static str {
 }
 
 fn read(value: Value) -> Answer<Operation> {
+    if value.is_array() {
+        return Err(ApiError::invalid_body("it is a json object, found a list"));
+    }
     let request = serde_json::from_value(value).map_err(|error| ApiError::invalid_body(error.to_string()))?;
     let checked = || -> Result<Operation> {
         Ok(match request {
@@ -100,7 +103,7 @@ fn read(value: Value) -> Answer<Operation> {
 pub(super) async fn transact(
     State(api): State<Api>,
     Parameters(NoParameters): Parameters<NoParameters>,
-    JsonBody(request): JsonBody<TransactionRequest>,
+    JsonObject(request): JsonObject<TransactionRequest>,
 ) -> Answer {
     let mut operations = Vec::with_capacity(request.operations.len());
     for (index, value) in request.operations.into_iter().enumerate() {

@@ -1,9 +1,10 @@
 //! What comes from outside, checked: a new MemCell, and a patch of one.
 
 use bson::raw::cstr;
-use bson::{Bson, DateTime, Document, RawBson, RawDocumentBuf};
+use bson::{Bson, DateTime, Document, RawBson, RawDocumentBuf, Timestamp};
 use serde_json::{Map, Value};
 
+use super::extended::read_document;
 use super::rules::{convert_field, found};
 use super::{EventId, MemCell};
 use crate::{Error, ErrorKind, Result};
@@ -11,16 +12,27 @@ use crate::{Error, ErrorKind, Result};
 /// The largest MemCell, in bytes of BSON: MongoDB's limit of 16 MiB, less 16 KiB for what the host adds to it.
 pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024 - 16 * 1024;
 
+/// What MongoDB takes for a request to put the time there, in a top-level field of an insert.
+const EMPTY_TIMESTAMP: Timestamp = Timestamp { time: 0, increment: 0 };
+
 /// A MemCell that isn't stored yet, whose fields are in order.
 #[derive(Clone)]
 pub struct NewMemCell {
     id: Bson,
     /// Whether that is not of the host's own making.
     is_id_given: bool,
-    created_at: Option<DateTime>,
-    updated_at: Option<DateTime>,
+    times: Times,
     /// All other fields.
     body: RawDocumentBuf,
+}
+
+/// When a document was made and changed.
+#[derive(Debug, Clone, Copy)]
+enum Times {
+    /// As given, else now.
+    Kept { created_at: Option<DateTime>, updated_at: Option<DateTime> },
+    /// Whatever the other fields say of it.
+    InBody,
 }
 
 impl NewMemCell {
@@ -33,11 +45,16 @@ impl NewMemCell {
         if fields.contains_key("_id") {
             return Err(Error::invalid_field("_id", "the id of a MemCell is its event_id"));
         }
+        for name in ["deleted_at", "deleted_by"] {
+            if fields.get(name).is_some_and(|value| !value.is_null()) {
+                return Err(Error::invalid_field(name, "a MemCell is appended as a live one; delete it afterwards"));
+            }
+        }
+        for name in ["created_at", "updated_at"] {
+            fields.shift_remove(name);
+        }
         let id = take_event_id(&mut fields)?;
-        let mut new = Self::from_fields(id, fields)?;
-        new.created_at = None;
-        new.updated_at = None;
-        Ok(new)
+        Self::from_fields(id, fields)
     }
 
     /// Takes one JSON object as the API has it, or as `mongoexport` writes it (Extended JSON, relaxed or canonical),
@@ -73,19 +90,41 @@ impl NewMemCell {
         let (mut created_at, mut updated_at) = (None, None);
         for (name, value) in fields {
             let converted = convert_field(&name, value)?;
+            check_kept(&name, &converted)?;
             match name.as_str() {
                 "created_at" => created_at = converted.as_datetime().copied(),
                 "updated_at" => updated_at = converted.as_datetime().copied(),
                 _ => drop(body.insert(name, converted)),
             }
         }
+        Self::new(id, Times::Kept { created_at, updated_at }, &body)
+    }
+
+    /// Takes a document as it was, in canonical Extended JSON as `memcell export` writes it. The rules for MemCells don't apply,
+    /// and nothing but the revision changes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidDocument`] for what is no such document, has no `_id`, or isn't kept by MongoDB as it is.
+    pub fn from_exact_line(line: &str) -> Result<Self> {
+        let invalid = |reason: String| Error::new(ErrorKind::InvalidDocument, reason);
+        let raw = read_document(line.trim_start_matches('\u{feff}').as_bytes()).map_err(invalid)?;
+        let mut body = Document::try_from(&raw).map_err(unencodable)?;
+        let Some(id) = body.remove("_id") else {
+            return Err(Error::invalid_field("_id", "a document that is to be as it was has one"));
+        };
+        body.remove("revision");
+        body.iter().try_for_each(|(name, value)| check_kept(name, value))?;
+        Self::new(Some(checked_id(id)?), Times::InBody, &body)
+    }
+
+    fn new(id: Option<Bson>, times: Times, body: &Document) -> Result<Self> {
         let id_bytes = match &id {
             Some(id) => encode(&bson::doc! { "_id": id.clone() })?.as_bytes().len(),
             None => 0,
         };
         let is_id_given = id.is_some();
         let id = id.unwrap_or_else(|| EventId::new().object_id().into());
-        let new = Self { id, is_id_given, created_at, updated_at, body: encode(&body)? };
+        let new = Self { id, is_id_given, times, body: encode(body)? };
         check_size(new.body.as_bytes().len() + id_bytes)?;
         Ok(new)
     }
@@ -117,8 +156,10 @@ impl NewMemCell {
             document.append(name, value);
         }
         document.append(cstr!("revision"), revision);
-        document.append(cstr!("created_at"), self.created_at.unwrap_or(now));
-        document.append(cstr!("updated_at"), self.updated_at.unwrap_or(now));
+        if let Times::Kept { created_at, updated_at } = self.times {
+            document.append(cstr!("created_at"), created_at.unwrap_or(now));
+            document.append(cstr!("updated_at"), updated_at.unwrap_or(now));
+        }
         Ok(MemCell::from_raw(document))
     }
 }
@@ -180,6 +221,16 @@ fn take_event_id(fields: &mut Map<String, Value>) -> Result<Option<Bson>> {
             }
         },
     }
+}
+
+/// Refuses what MongoDB would store another value of, in a top-level field.
+fn check_kept(name: &str, value: &Bson) -> Result<()> {
+    if *value == Bson::Timestamp(EMPTY_TIMESTAMP) {
+        let problem =
+            "mongodb replaces an empty timestamp by the time of the insert; give one with a time, or leave it out";
+        return Err(Error::invalid_field(name, problem));
+    }
+    Ok(())
 }
 
 /// Refuses what MongoDB takes for no document's `_id`.

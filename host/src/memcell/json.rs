@@ -24,7 +24,7 @@ pub(crate) enum Dialect {
     Api,
     /// Canonical Extended JSON v2: every type survives.
     ///
-    /// As the specification and `bson` have it, and a subnormal double also is a `$numberDouble`.
+    /// As the specification has it, and `bson`, but for doubles with an exponent, which that writes with all of their zeros.
     Canonical,
 }
 
@@ -249,9 +249,9 @@ impl Writer<'_> {
         }
         self.raw(r#"{"$numberDouble":""#);
         if number.is_finite() {
-            let fraction = if number.fract() == 0.0 { ".0" } else { "" };
-            // Writing to a vector can't fail.
-            let _ = write!(self.out, "{number}{fraction}");
+            // The shortest form that reads back as the same double: with a fraction, or an exponent where there would be more than 16
+            // digits before the point. Writing to a vector can't fail.
+            let _ = write!(self.out, "{number:?}");
         } else {
             let sign = if number.is_sign_negative() { "-" } else { "" };
             self.raw(sign);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mongodb::Client;
 use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
-use mongodb::options::{Acknowledgment, ClientOptions};
+use mongodb::options::{Acknowledgment, ClientOptions, ConnectionString};
 use tracing::Instrument as _;
 
 use super::error::convert;
@@ -69,6 +69,18 @@ pub(super) async fn client(options: &ConnectOptions) -> Result<Client> {
     Client::with_options(settings).map_err(|error| malformed(&options.uri, error))
 }
 
+/// Whether a client can be made of this URI, as far as that can be told without asking anybody: the names behind a `mongodb+srv` URI
+/// are not looked up.
+///
+/// # Errors
+/// [`ErrorKind::Config`], as when it is used.
+pub async fn check_uri(options: &ConnectOptions) -> Result<()> {
+    if options.uri.starts_with("mongodb+srv://") {
+        return ConnectionString::parse(&options.uri).map(drop).map_err(|error| malformed(&options.uri, error));
+    }
+    client(options).await.map(drop)
+}
+
 /// The driver's text may quote parts of the URI, so it is shown only where the URI bears no credentials.
 fn malformed(uri: &str, error: DriverError) -> Error {
     match &*error.kind {
@@ -125,9 +137,24 @@ mod tests {
         ] {
             let error = client(&options(uri)).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config, "{uri}");
+            assert_eq!(check_uri(&options(uri)).await.unwrap_err().to_string(), error.to_string(), "{uri}");
             assert!(!format!("{error:?} {error}").contains("word@"), "{error:?}");
         }
         assert!(!format!("{:?}", options("mongodb://u:secret@h/")).contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn names_are_not_looked_up_to_check_a_uri() {
+        assert!(check_uri(&options("mongodb+srv://u:p@no.such.host.invalid/")).await.is_ok());
+        assert!(check_uri(&options("mongodb://no.such.host.invalid/")).await.is_ok());
+        for uri in [
+            "mongodb+srv://a:1/",
+            "mongodb+srv://a.b.c/?nonsense=1&x",
+            "mongodb://h:99999/",
+            "mongodb://h/?tlsCAFile=/nope",
+        ] {
+            assert_eq!(check_uri(&options(uri)).await.unwrap_err().kind(), ErrorKind::Config, "{uri}");
+        }
     }
 
     #[tokio::test]

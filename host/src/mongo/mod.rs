@@ -28,7 +28,7 @@ mod transaction;
 
 pub use bulk::ChangeSink;
 pub use changes::{ChangeEvent, Changes, ChangesError, Position};
-pub use connect::ConnectOptions;
+pub use connect::{ConnectOptions, check_uri};
 pub use jobs::{Finding, JobKind, JobRecord, JobState, Needs, PartRecord, PartScope, Place, TakenPart, Tally};
 pub use leases::{Claim, Holder, Lease, LeaseNote, Sighting};
 pub use markers::Decision;

@@ -88,15 +88,15 @@ pub struct Written<T> {
     pub mirrored: Mirrored,
 }
 
-/// What became of the copies of a write when it was answered; with several backends, the worst of them.
+/// What became of the copies of a write when it was answered; with several backends, the worst of those that were waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mirrored {
     /// There is no backend, or nothing was changed.
     None,
-    /// All backends that were waited for have it.
-    Applied,
     /// It is on its way; nobody waited.
     Queued,
+    /// All backends that were waited for have it.
+    Applied,
     /// A backend that was waited for did not answer within `ack_timeout`. It may still get there.
     TimedOut,
     /// A backend had no room for it, and will read it again from MongoDB.
@@ -356,7 +356,7 @@ impl MemCellStore {
     }
 }
 
-fn connect_options(config: &MongoDbConfig, uri: String) -> ConnectOptions {
+pub(crate) fn connect_options(config: &MongoDbConfig, uri: String) -> ConnectOptions {
     ConnectOptions {
         uri,
         database: config.database.clone(),

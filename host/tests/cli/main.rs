@@ -55,6 +55,21 @@ fn all_problems_of_a_configuration_are_told_at_once() {
     assert_eq!(report["problems"][0]["line"], 4);
 }
 
+/// What a command would stumble over is found by a check.
+#[test]
+fn a_uri_that_the_driver_does_not_take_is_a_problem() {
+    for uri in
+        ["mongodb://h:99999/", "mongodb://h/?serverSelectionTimeoutMS=x", "mongodb://h/?w=0", "mongodb+srv://a:1/"]
+    {
+        let bench = Bench::new(&format!("[mongodb]\nuri = \"{uri}\"\n"));
+        let ended = bench.run(&["config", "check"]).with(64);
+        assert!(ended.stdout.is_empty() && ended.stderr.starts_with("memcell.toml: mongodb.uri: "), "{ended:#?}");
+        let report = &bench.run(&["config", "check", "--json"]).with(64).lines()[0];
+        assert_eq!((&report["fine"], &report["problems"][0]["key"]), (&json!(false), &json!("mongodb.uri")));
+    }
+    Bench::new("[mongodb]\nuri = \"mongodb+srv://u:p@no.such.host.invalid/\"\n").run(&["config", "check"]).with(0);
+}
+
 #[test]
 fn a_missing_configuration_is_a_bad_one() {
     let bench = Bench::new("");
@@ -200,6 +215,24 @@ fn bad_lines_are_told_and_skipped() {
     let as_json = bench.run_with_input(&["import", "-", "--json"], b"?\n").with(1);
     let complaint: Value = serde_json::from_str(as_json.stderr.trim()).unwrap();
     assert_eq!((&complaint["line"], &complaint["column"]), (&json!(1), &json!(1)));
+}
+
+/// Nothing that is in MongoDB is lost by an export and an import, whoever wrote it.
+#[test]
+fn what_no_rule_would_let_pass_is_brought_back_exactly() {
+    let foreign = [
+        json!({ "_id": { "$oid": "685c8c52a1b2c3d4e5f60703" } }),
+        json!({ "_id": "no dates", "timestamp": "2025-06-26", "created_at": null, "updated_at": { "$numberInt": "5" } }),
+        json!({ "_id": { "$numberInt": "3" }, "event_id": "x", "timestamp": null, "user_id": { "$numberInt": "7" } }),
+        json!({ "_id": "fields", "": null, "deleted_at": "yes", "extend": [], "participants": [null], "sub": { "$oid": "zz" } }),
+    ];
+    let bench = Bench::with_server();
+    fs::write(bench.path("in.jsonl"), json_lines(&foreign)).unwrap();
+    assert_eq!(bench.run(&["import", "in.jsonl", "--json"]).with(1).figures()[1], 0, "they are no MemCells");
+    let ended = bench.run(&["import", "in.jsonl", "--exact"]).with(0);
+    assert!(ended.stdout.starts_with("read 4: imported 4; "), "{ended:#?}");
+    let exported = bench.run(&["export", "--include-deleted"]).with(0);
+    assert_eq!(without_revisions(exported.lines()), sorted(foreign.to_vec()));
 }
 
 #[test]

@@ -98,6 +98,7 @@ async fn an_operation_that_fails_undoes_all_of_them() -> Result<()> {
         (json!({ "op": "append" }), 422, "invalid_body"),
         (json!({ "op": "drop", "event_id": ids[0] }), 422, "invalid_body"),
         (json!(7), 422, "invalid_body"),
+        (json!(["hard_delete", ids[0]]), 422, "invalid_body"),
     ] {
         let operations = json!([
             { "op": "append", "memcell": first },

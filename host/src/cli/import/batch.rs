@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// The most text in a batch, but for a single record that is longer.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
+/// How the text of a record is read.
+pub(super) type Read = fn(&str) -> Result<NewMemCell>;
+
 /// Records that were read together.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -89,7 +92,7 @@ pub(crate) fn parse_all(input: impl BufRead) -> Vec<Imported> {
     let mut all = Vec::new();
     let Ok(mut records) = Records::new(input) else { return all };
     while let Ok(Some(record)) = records.next() {
-        let (line, result) = match parse(&record) {
+        let (line, result) = match parse(&record, NewMemCell::from_import_line) {
             Ok(cell) => (record.line, Ok(cell)),
             Err(complaint) => (complaint.line, Err(complaint.reason)),
         };
@@ -100,13 +103,13 @@ pub(crate) fn parse_all(input: impl BufRead) -> Vec<Imported> {
 
 impl Batch {
     /// Makes documents of the records; with `strict` only of those before the first that isn't valid.
-    pub(super) fn parse(self, strict: bool) -> Parsed {
+    pub(super) fn parse(self, strict: bool, read: Read) -> Parsed {
         let mut parsed = Parsed { input_bytes: self.input_bytes, ..Parsed::default() };
         parsed.cells.reserve(self.records.len());
         parsed.lines.reserve(self.records.len());
         for record in self.records {
             parsed.read += 1;
-            match parse(&record) {
+            match parse(&record, read) {
                 Ok(cell) => {
                     parsed.cells.push(cell);
                     parsed.lines.push(record.line);
@@ -123,11 +126,11 @@ impl Batch {
     }
 }
 
-fn parse(record: &Record) -> Result<NewMemCell, Complaint> {
+fn parse(record: &Record, read: Read) -> Result<NewMemCell, Complaint> {
     let here = |reason: String| Complaint { line: record.line, column: None, reason };
     let text = record.text.as_ref().map_err(|reason| here((*reason).to_owned()))?;
     let text = str::from_utf8(text).map_err(|_| here("not utf-8 text".to_owned()))?;
-    NewMemCell::from_import_line(text).map_err(|error| complain(record, &error))
+    read(text).map_err(|error| complain(record, &error))
 }
 
 /// What is wrong with a record. The JSON parser counts lines and columns within the record; its reader counts them within the input.
@@ -155,7 +158,7 @@ mod tests {
 
     #[track_caller]
     fn check(record: &Record, line: u64, column: Option<u64>, reason: &str) {
-        let complaint = parse(record).err().unwrap();
+        let complaint = parse(record, NewMemCell::from_import_line).err().unwrap();
         assert_eq!((complaint.line, complaint.column), (line, column), "{complaint:?}");
         assert_eq!(complaint.reason, reason);
     }
@@ -176,9 +179,9 @@ mod tests {
             records: vec![record(1, 0, good), record(2, 0, b"?"), record(3, 0, good), record(4, 0, b"?")],
             ..Batch::default()
         };
-        let parsed = batch().parse(true);
+        let parsed = batch().parse(true, NewMemCell::from_import_line);
         assert_eq!((parsed.read, parsed.lines, parsed.invalid.len()), (2, vec![1], 1));
-        let parsed = batch().parse(false);
+        let parsed = batch().parse(false, NewMemCell::from_import_line);
         assert_eq!((parsed.read, parsed.lines, parsed.invalid.len()), (4, vec![1, 3], 2));
     }
 

@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::batch::{Batch, Complaint, Parsed, read_all};
+use super::batch::{Batch, Complaint, Parsed, Read, read_all};
 use super::summary::Summary;
 use crate::cli::progress::Progress;
 use crate::cli::{Exit, Failure};
@@ -33,6 +33,8 @@ pub(super) struct Options {
     pub(super) strict: bool,
     /// The most documents of a batch.
     pub(super) batch: usize,
+    /// How a document is read.
+    pub(super) read: Read,
 }
 
 /// Imports everything, and prints the summary. On a signal, what was parsed is still inserted, and nothing more.
@@ -51,7 +53,7 @@ pub(super) async fn run(
 
     let parsed = batches
         .take_until(stop.requested())
-        .map(|batch| parse(batch, strict))
+        .map(|batch| parse(batch, options))
         // In the order of the input, so that strictness knows what is before the first bad record and what is after it.
         .buffered(parsers)
         .take_while(|_| ready(!stop.is_requested()))
@@ -117,9 +119,9 @@ fn start_reader(
     Ok(stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver))))
 }
 
-async fn parse(batch: io::Result<Batch>, strict: bool) -> Result<Parsed, Failure> {
+async fn parse(batch: io::Result<Batch>, options: Options) -> Result<Parsed, Failure> {
     let batch = batch.map_err(|error| Failure::io("the input can't be read", &error))?;
-    spawn_blocking(move || batch.parse(strict)).await.map_err(|error| lost(&error))
+    spawn_blocking(move || batch.parse(options.strict, options.read)).await.map_err(|error| lost(&error))
 }
 
 /// What became of a batch.
