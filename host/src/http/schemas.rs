@@ -296,7 +296,7 @@ pub(super) struct JobSchema {
     host: Option<String>,
     /// `running`, `done`, `failed` or `cancelled`.
     state: String,
-    /// Why it failed.
+    /// Why it failed; while it is running, why it does not get on just now, as far as this host knows.
     #[schema(nullable = false)]
     reason: Option<String>,
     /// Whether whole MemCells are compared.

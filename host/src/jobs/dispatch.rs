@@ -10,6 +10,7 @@ use super::figures::Figures;
 use super::pace::Pace;
 use super::seen::{Seen, Walk};
 use super::task::{self, End};
+use super::trouble::Trouble;
 use super::{Inner, Running, rekey};
 use crate::Result;
 use crate::mongo::{JobKind, JobRecord, JobState, PartScope, Sighting, TakenPart};
@@ -136,6 +137,7 @@ fn running(inner: &Inner, job: &JobRecord) -> Running {
         cancelled: inner.closing.child_token(),
         pace: Pace::new(job.rate),
         seen: Seen::new(),
+        trouble: Trouble::default(),
         workers: Arc::default(),
     };
     inner.running().entry(job.id.clone()).or_insert_with(first).clone()
@@ -164,6 +166,7 @@ async fn work(inner: Arc<Inner>, job: JobRecord, part: TakenPart, running: Runni
         }
         End::Passing(reason) => {
             tracing::warn!(job = %job.id, part = %id, ?scope, reason, "a part of a job is tried again");
+            running.trouble.is(reason);
             let _ = running.cancelled.run_until_cancelled(tokio::time::sleep(RETRY)).await;
         }
     }

@@ -19,6 +19,7 @@ mod schedule;
 mod seen;
 mod suspects;
 mod task;
+mod trouble;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use self::pace::Pace;
 pub use self::report::{JobProgress, JobReport};
 use self::seen::Seen;
+use self::trouble::Trouble;
 use crate::config::{HostConfig, ScheduleConfig};
 use crate::mirror::Mirror;
 pub use crate::mongo::{Finding, JobKind, JobState, Needs, Tally};
@@ -96,6 +98,7 @@ struct Running {
     cancelled: CancellationToken,
     pace: Pace,
     seen: Seen,
+    trouble: Trouble,
     /// One reference for each of them, and one that is kept.
     workers: Arc<()>,
 }
@@ -145,7 +148,7 @@ impl Jobs {
             .into_iter()
             .map(|job| {
                 let parts = parts.remove(&job.id).unwrap_or_default();
-                JobReport::new(job, &parts)
+                self.inner.report(job, &parts)
             })
             .collect())
     }
@@ -158,7 +161,7 @@ impl Jobs {
         let repository = self.inner.store.repository();
         let job = repository.job(id).await?.ok_or_else(|| no_such_job(id))?;
         let parts = repository.job_parts(&[id]).await?;
-        Ok(JobReport::new(job, &parts))
+        Ok(self.inner.report(job, &parts))
     }
 
     /// Asks for a job to be given up, wherever it is worked on. One that has ended is left as it is.
@@ -187,6 +190,13 @@ impl Jobs {
 impl Inner {
     fn running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The job, with what keeps this host from getting on with it.
+    fn report(&self, job: JobRecord, parts: &[PartRecord]) -> JobReport {
+        let trouble = self.running().get(&job.id).and_then(|running| running.trouble.now());
+        let trouble = trouble.filter(|_| job.state == JobState::Running);
+        JobReport::new(JobRecord { reason: job.reason.clone().or(trouble), ..job }, parts)
     }
 
     async fn order(&self, order: &JobOrder) -> Result<JobReport> {

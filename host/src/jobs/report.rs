@@ -25,7 +25,7 @@ pub struct JobReport {
     pub host: Option<String>,
     /// How far it is.
     pub state: JobState,
-    /// Why it failed.
+    /// Why it failed; while it is running, why it does not get on just now, as far as the host knows that is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Whether whole documents are compared.

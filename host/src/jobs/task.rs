@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::dispatch::LEASE;
 use super::pace::Pace;
 use super::seen::Seen;
+use super::trouble::Trouble;
 use super::{Inner, Running, documents, entries};
 use crate::Error;
 use crate::kv::KvError;
@@ -76,6 +77,7 @@ pub(super) struct Task<'a> {
     pub(super) comparer: &'a Comparer,
     pub(super) pace: Pace,
     pub(super) seen: Seen,
+    trouble: Trouble,
     part: TakenPart,
     noted: Instant,
 }
@@ -98,6 +100,7 @@ pub(super) async fn run(inner: &Inner, job: &JobRecord, part: TakenPart, running
         comparer: &inner.comparer,
         pace: running.pace.clone(),
         seen: running.seen.clone(),
+        trouble: running.trouble.clone(),
         noted: Instant::now(),
         part,
     };
@@ -163,6 +166,7 @@ impl Task<'_> {
     /// If the part is no longer ours, or MongoDB is away.
     pub(super) async fn advance(&mut self, place: Option<Place>, tally: Tally) -> Result<(), TaskError> {
         self.mirror.metrics().job_items(self.job.kind.as_str(), tally.examined);
+        self.trouble.is_over();
         let record = &mut self.part.record;
         record.place = place;
         record.tally = record.tally.plus(tally);
@@ -223,6 +227,12 @@ impl Task<'_> {
     /// [`TaskError::Hopeless`] if it never will be.
     pub(super) async fn ready(&self, fits: impl Fn(&MirrorState) -> bool) -> Result<(), TaskError> {
         let mut state = self.mirror.watch_state();
+        let trouble = match &*state.borrow() {
+            state if fits(state) => return Ok(()),
+            MirrorState::Degraded { reason } => format!("waits for the backend, which is degraded: {reason}"),
+            state => format!("waits for the backend, which is {}", state.name()),
+        };
+        self.trouble.is(trouble);
         let settled =
             |state: &MirrorState| fits(state) || matches!(state, MirrorState::Failed { .. } | MirrorState::Closed);
         let Ok(state) = state.wait_for(settled).await.map(|state| state.clone()) else {
@@ -231,7 +241,10 @@ impl Task<'_> {
         match state {
             MirrorState::Failed { reason } => Err(TaskError::Hopeless(format!("the backend has failed: {reason}"))),
             MirrorState::Closed => Err(TaskError::NotReady("closed".to_owned())),
-            _ => Ok(()),
+            _ => {
+                self.trouble.is_over();
+                Ok(())
+            }
         }
     }
 }

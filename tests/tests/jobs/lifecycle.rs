@@ -104,6 +104,13 @@ async fn jobs_do_not_wait_for_each_other() -> Result<()> {
     let verified = done(&host, &more).await?;
     assert_eq!((&verified["deep"], &verified["state"]), (&json!(true), &json!("done")), "more than the slow one does");
     assert!(figures(&done(&host, &json!({ "kind": "repair", "backend": "local" })).await?).is_empty());
+    // Those who ask are told what it waits for.
+    eventually("the job says what it waits for", async || {
+        let cut_off = job(&host, &cut_off).await?;
+        Ok(cut_off["reason"].as_str().is_some_and(|reason| reason.contains("waits for the backend, which is degraded")))
+    })
+    .await?;
+    assert_eq!(job(&host, &slow).await?["reason"], json!(null));
     for id in [&slow, &cut_off] {
         assert_eq!(job(&host, id).await?["state"], "running");
         assert_eq!(host.request("DELETE", &format!("/v1/jobs/{id}")).await?.status, 200);

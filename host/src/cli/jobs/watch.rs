@@ -35,12 +35,12 @@ impl Watch {
         let progress = &job.progress;
         let left = progress.seconds_left.filter(|seconds| seconds.is_finite() && (0.0..1e9).contains(seconds));
         let left = left.map(|seconds| format!(", {} to go", HumanDuration(Duration::from_secs_f64(seconds))));
-        let message = format!(
-            "{} documents and copies, {}/s{}",
-            HumanCount(progress.examined),
-            HumanCount(progress.per_second as u64),
-            left.unwrap_or_default()
-        );
+        let rest = match &job.reason {
+            Some(reason) => format!("; {reason}"),
+            None => left.unwrap_or_default(),
+        };
+        let (examined, rate) = (HumanCount(progress.examined), HumanCount(progress.per_second as u64));
+        let message = format!("{examined} documents and copies, {rate}/s{rest}");
         if let Some(bar) = &self.bar {
             bar.set_length(progress.estimate.max(progress.examined));
             bar.set_position(progress.examined);
