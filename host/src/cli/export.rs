@@ -19,8 +19,8 @@ use crate::shutdown::Shutdown;
 use crate::store::MemCellStore;
 
 const AFTER_HELP: &str = "\
-Writes one document a line, oldest first. The extended format keeps every type, and `memcell import --exact` brings it back; the api format is what
-the HTTP API shows. A FILE is written under a temporary name and appears when it is complete.
+Writes one document a line, oldest first. The extended format keeps every type, and `memcell import --exact` brings it back; the api
+format is what the HTTP API shows. A FILE is written under a temporary name and appears when it is complete.
 
 Filters narrow it down, and all that are given must hold. --user-id together with --start or --end also finds the documents that have the
 user among their participants. Without a filter, all documents are exported.
