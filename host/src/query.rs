@@ -149,8 +149,8 @@ pub struct Page {
     pub cursor: Option<Cursor>,
 }
 
-/// The longest text that [`Cursor::parse`] looks at, in bytes; more than an `_id` of any sensible size needs.
-const MAX_CURSOR_CHARS: usize = 16 * 1024;
+/// The longest text that [`Cursor::parse`] looks at, in bytes: about as much as the address of a request may hold.
+const MAX_CURSOR_CHARS: usize = 60 * 1024;
 
 /// The deepest that the values in a cursor may nest: as deep as MongoDB lets documents nest.
 const MAX_CURSOR_DEPTH: u32 = 100;
