@@ -136,8 +136,7 @@ fn check(path: &Path, json: bool) -> Result<Exit, Failure> {
         output::json_line(&summary(&config, &obstacles))?;
     } else if obstacles.is_empty() {
         output::write(describe(path, &config).as_bytes())?;
-    }
-    if !json {
+    } else {
         for Obstacle { key, message } in &obstacles {
             eprintln!("{}: {key}: {message}", path.display());
         }

@@ -119,8 +119,7 @@ impl Calls {
             match self.note("get-many", part.len(), started, answer) {
                 Ok(entries) => found.extend(entries),
                 Err(KvError::Refused(GuestError::TooLarge(_))) if part.len() > 1 => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    waiting.extend([second, first]);
+                    waiting.extend(halves(part));
                 }
                 Err(error @ KvError::ResponseTooLarge { .. }) if part.len() > 1 => {
                     self.max_read.halve(part.len());
@@ -141,8 +140,7 @@ impl Calls {
             let answer = self.instance.digest_many(part, head_bytes).await;
             match self.note("digest-many", part.len(), started, answer) {
                 Err(KvError::Refused(GuestError::TooLarge(_))) if part.len() > 1 => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    waiting.extend([second, first]);
+                    waiting.extend(halves(part));
                 }
                 digests => found.extend(digests?),
             }
@@ -325,6 +323,12 @@ impl Calls {
     pub(super) async fn close(mut self) -> Result<(), KvError> {
         self.instance.close().await
     }
+}
+
+/// The second half and then the first, which is to be taken from a stack before it.
+fn halves(part: &[String]) -> [&[String]; 2] {
+    let (first, second) = part.split_at(part.len() / 2);
+    [second, first]
 }
 
 /// The first error among these ends that ends the instance.
