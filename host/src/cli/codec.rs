@@ -15,6 +15,7 @@ use crate::codec::training::{self, Sizes};
 use crate::codec::{Dictionary, Format, MAX_DICTIONARY_BYTES, write_payload};
 use crate::config::{BackendConfig, Config, ValueFormat, parse_bytes};
 use crate::memcell::{MemCell, NewMemCell};
+use crate::mongo::Route;
 use crate::shutdown::Shutdown;
 use crate::store::MemCellStore;
 
@@ -178,7 +179,7 @@ impl Samples {
         let each = self.most.div_ceil(ranges.len().max(1));
         let mut progress = Progress::start("read", None, silent);
         for range in ranges {
-            let mut walk = store.repository().walk(range);
+            let mut walk = store.repository().walk(Route::Ids(range));
             let mut taken = 0;
             while taken < each && !self.is_full() {
                 let batch = tokio::select! {

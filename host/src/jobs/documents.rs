@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bson::Bson;
-
 use super::suspects::{self, About, Suspect};
 use super::task::{Task, TaskError};
 use crate::begun::Begun;
@@ -12,36 +10,49 @@ use crate::codec::{Codec, HEADER_BYTES};
 use crate::kv::Digest;
 use crate::memcell::{DocumentKey, MemCell};
 use crate::mirror::{Copied, MirrorState, RefillError};
-use crate::mongo::{Batch, IdRange, JobKind, Place, Tally};
+use crate::mongo::{Batch, IdRange, JobKind, Place, Route, Tally};
 
 /// Suspects that gather before they are looked at again: each time costs the time that the mirror needs to catch up.
 const MAX_SUSPECTS: usize = 1000;
 
 /// Works through a range, from where the part was.
-pub(super) async fn walk(task: &mut Task<'_>, after: Option<Bson>, up_to: Option<Bson>) -> Result<(), TaskError> {
-    let after = match task.place() {
-        Some(Place::Id(id)) => Some(id.clone()),
-        _ => after,
+pub(super) async fn walk(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
+    let route = match task.place() {
+        Some(Place::Id(id)) => Route::Ids(IdRange { after: Some(id.clone()), ..range }),
+        Some(Place::Natural) => {
+            // Cut short once: this time in an order in which that costs nothing.
+            task.start_over();
+            Route::Ids(range)
+        }
+        _ if range == IdRange::default() && takes_natural_order(task) => Route::Natural,
+        _ => Route::Ids(range),
     };
-    let range = IdRange { after, up_to };
     match task.job.kind {
-        JobKind::Backfill => copy(task, range).await,
-        JobKind::Verify | JobKind::Repair | JobKind::Restore | JobKind::Rekey => compare(task, range).await,
+        JobKind::Backfill => copy(task, route).await,
+        JobKind::Verify | JobKind::Repair | JobKind::Restore | JobKind::Rekey => compare(task, route).await,
     }
+}
+
+/// Whether MongoDB's own order, the quickest, will do for a job that is one range, and so not long: nothing must be lost if it is
+/// cut short. A backend that keeps its entries is worked on in the order of ids for another reason as well: where it has them in the
+/// order of their keys, it goes through each of its pages once.
+fn takes_natural_order(task: &Task<'_>) -> bool {
+    let only_looks_or_copies = matches!(task.job.kind, JobKind::Backfill | JobKind::Verify);
+    only_looks_or_copies && task.job.rate.is_none() && !task.mirror.keeps_entries()
 }
 
 /// A batch that the backend works on.
 struct Copying {
     copied: Begun<'static, Result<Copied, RefillError>>,
     examined: usize,
-    next: Option<Bson>,
+    next: Option<Place>,
 }
 
-async fn copy(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
+async fn copy(task: &mut Task<'_>, route: Route) -> Result<(), TaskError> {
     task.ready(MirrorState::takes_copies).await?;
     // Of documents without a revision, it is the stamp: so it has to be from before any of them is read.
     let reading = task.store.clock().now_before_inserts();
-    let mut documents = task.store.repository().walk(range);
+    let mut documents = task.store.repository().walk(route);
     let mut before: Option<Copying> = None;
     loop {
         let Batch { documents, next } = documents.next().await?;
@@ -70,17 +81,17 @@ async fn settle(task: &mut Task<'_>, copying: Copying) -> Result<(), TaskError> 
     let Copying { copied, examined, next } = copying;
     let Copied { written, rejected } = copied.end().await?;
     let tally = Tally { examined: examined as u64, copied: written, rejected, ..Tally::default() };
-    task.advance(next.map(Place::Id), tally).await
+    task.advance(next, tally).await
 }
 
 fn keys_of(documents: &[MemCell]) -> crate::Result<Vec<DocumentKey>> {
     documents.iter().map(MemCell::key).collect()
 }
 
-async fn compare(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
+async fn compare(task: &mut Task<'_>, route: Route) -> Result<(), TaskError> {
     let by_digest = !task.job.deep && task.mirror.has_digests();
     let repository = task.store.repository();
-    let mut documents = if by_digest { repository.walk_revisions(range) } else { repository.walk(range) };
+    let mut documents = if by_digest { repository.walk_revisions(route) } else { repository.walk(route) };
     let mut suspects: Vec<Suspect> = Vec::new();
     let mut tally = Tally::default();
     loop {
@@ -99,7 +110,7 @@ async fn compare(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
             tally = tally.plus(settled);
         }
         if suspects.is_empty() {
-            task.advance(batch.next.map(Place::Id), std::mem::take(&mut tally)).await?;
+            task.advance(batch.next, std::mem::take(&mut tally)).await?;
         }
         if is_last {
             return Ok(());

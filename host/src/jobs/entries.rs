@@ -35,15 +35,14 @@ pub(super) async fn walk(task: &mut Task<'_>, shard: u32) -> Result<(), TaskErro
         {
             cursor = Some(noted.clone());
         }
-        if cursor.is_none() {
-            task.forget_needs();
+        let goes_on = cursor.is_some();
+        if !goes_on {
+            task.start_over();
+            confirmed.clear();
         }
         let Page { marks, next } = match task.mirror.scan(shard, cursor.take(), PAGE).await {
-            Err(KvError::Refused(GuestError::InvalidArgument(_))) => {
-                // The cursor means nothing any more, so the shard is looked through from its beginning.
-                task.advance(None, Tally::default()).await?;
-                continue;
-            }
+            // The cursor means nothing any more, so the shard is looked through from its beginning.
+            Err(KvError::Refused(GuestError::InvalidArgument(_))) if goes_on => continue,
             page => page?,
         };
         task.pace.take(marks.len()).await;

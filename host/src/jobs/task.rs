@@ -12,7 +12,7 @@ use crate::Error;
 use crate::kv::KvError;
 use crate::memcell::DocumentKey;
 use crate::mirror::{Mirror, MirrorState, RefillError};
-use crate::mongo::{Finding, JobKind, JobRecord, Needs, PartScope, Place, TakenPart, Tally};
+use crate::mongo::{Finding, IdRange, JobKind, JobRecord, Needs, PartScope, Place, TakenPart, Tally};
 use crate::store::MemCellStore;
 use crate::validation::Comparer;
 
@@ -135,7 +135,7 @@ pub(super) async fn run(inner: &Inner, job: &JobRecord, part: TakenPart, running
 impl Task<'_> {
     async fn work(&mut self) -> Result<(), TaskError> {
         match self.part.record.scope.clone() {
-            PartScope::Documents { after, up_to } => documents::walk(self, after, up_to).await?,
+            PartScope::Documents { after, up_to } => documents::walk(self, IdRange { after, up_to }).await?,
             PartScope::Entries { shard } => {
                 // The better part of the entries is of documents that are just being looked at.
                 self.seen.complete().await;
@@ -151,6 +151,18 @@ impl Task<'_> {
         self.part.record.place.as_ref()
     }
 
+    /// All of the part is done again, and counted again but for what was mended.
+    pub(super) fn start_over(&mut self) {
+        let repairs = self.repairs();
+        let record = &mut self.part.record;
+        record.place = None;
+        record.tally = record.tally.mended(repairs);
+        record.needs = Needs::default();
+        if !repairs {
+            record.findings.clear();
+        }
+    }
+
     /// Whether differences are mended.
     pub(super) fn repairs(&self) -> bool {
         match self.job.kind {
@@ -160,7 +172,8 @@ impl Task<'_> {
         }
     }
 
-    /// Adds to what the part came to, with the place up to which that holds. Noted at once, or a little later.
+    /// Adds to what the part came to, with the place up to which that holds; `None`: its end. Noted at once, or a little later; at the
+    /// end together with that it is the end.
     ///
     /// # Errors
     /// If the part is no longer ours, or MongoDB is away.
@@ -168,8 +181,11 @@ impl Task<'_> {
         self.mirror.metrics().job_items(self.job.kind.as_str(), tally.examined);
         self.trouble.is_over();
         let record = &mut self.part.record;
-        record.place = place;
         record.tally = record.tally.plus(tally);
+        if place.is_none() {
+            return Ok(());
+        }
+        record.place = place;
         if self.noted.elapsed() >= NOTED_EVERY { self.note().await } else { Ok(()) }
     }
 
@@ -196,11 +212,6 @@ impl Task<'_> {
     pub(super) fn add_needs(&mut self, needs: &Needs) {
         let before = std::mem::take(&mut self.part.record.needs);
         self.part.record.needs = before.plus(needs);
-    }
-
-    /// The entries are gone through from their beginning.
-    pub(super) fn forget_needs(&mut self) {
-        self.part.record.needs = Needs::default();
     }
 
     async fn note(&mut self) -> Result<(), TaskError> {

@@ -293,6 +293,11 @@ impl Mirror {
         self.inner.is_shared()
     }
 
+    /// Whether entries that are written stay, also when the host has gone, as far as is known.
+    pub fn keeps_entries(&self) -> bool {
+        self.inner.keeps_data()
+    }
+
     /// Whether the tail of this backend is this host's to run, as that of every backend of its own is.
     pub fn is_tailing(&self) -> bool {
         !self.is_shared() || self.inner.turn.is_held()

@@ -125,7 +125,8 @@ pub(super) async fn copy_all(
     // Documents without a revision are stamped with a reading from before the first of them was read.
     let reading = mirror.clock.now_before_inserts();
     mirror.set_state(MirrorState::Backfilling { copied: 0 });
-    let mut documents = mirror.repository.scan().await?;
+    // One that keeps its entries may have them in the order of their keys.
+    let mut documents = mirror.repository.scan(!mirror.keeps_data()).await?;
     while let Some(document) = documents.next().await {
         let change = writer.found(document?, reading)?;
         if shards.contains(&backend.shard_of(change.key.as_str())) && writer.push(change).await? {

@@ -195,6 +195,8 @@ pub enum PartScope {
 pub enum Place {
     /// Documents up to this id are done.
     Id(Bson),
+    /// Some documents are done, and nobody can tell which: they were read in the order that MongoDB has them in.
+    Natural,
     /// The pages before this one are done.
     Cursor {
         /// Where the scan goes on.
@@ -263,6 +265,25 @@ impl Tally {
             present: self.present + other.present,
             rewritten: self.rewritten + other.rewritten,
             outdated: self.outdated + other.outdated,
+        }
+    }
+
+    /// What stays of it when everything is gone through once more: what was mended is not found again. `repairs`: differences were.
+    #[must_use]
+    pub fn mended(self, repairs: bool) -> Self {
+        let kept = Self { restored: self.restored, rewritten: self.rewritten, ..Self::default() };
+        if !repairs {
+            return kept;
+        }
+        Self {
+            missing: self.missing,
+            stale: self.stale,
+            different: self.different,
+            corrupt: self.corrupt,
+            resurrected: self.resurrected,
+            extra: self.extra,
+            repaired: self.repaired,
+            ..kept
         }
     }
 

@@ -32,7 +32,7 @@ pub use connect::{ConnectOptions, check_uri};
 pub use jobs::{Finding, JobKind, JobRecord, JobState, Needs, PartRecord, PartScope, Place, TakenPart, Tally};
 pub use leases::{Claim, Holder, Lease, LeaseNote, Sighting};
 pub use markers::Decision;
-pub use ranges::{Batch, IdRange, RangeWalk};
+pub use ranges::{Batch, IdRange, Route, Walk};
 pub use reads::MemCellStream;
 pub use repository::Repository;
 pub use restore::Returned;

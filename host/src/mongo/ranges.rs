@@ -1,4 +1,4 @@
-//! The collection in parts: ranges of ids of all types, walked through in their order.
+//! The collection in parts: ranges of ids of all types, walked through in their order; or as a whole, in its own.
 
 use std::collections::HashMap;
 
@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::connect::bounded;
 use super::filters;
+use super::jobs::Place;
 use super::reads::{IDS_PER_QUERY, MemCellStream, id};
 use super::repository::Repository;
 use crate::memcell::{DocumentKey, MemCell};
@@ -39,13 +40,24 @@ pub struct IdRange {
     pub up_to: Option<Bson>,
 }
 
-/// A step through a range.
+/// Which documents are walked through, and in which order.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a walk has one")]
+pub enum Route {
+    /// Those of a range, by their ids: it can be begun again wherever it was.
+    Ids(IdRange),
+    /// All, in the order that MongoDB has them in. That is the quickest way, as it looks nothing up, and can only be begun again
+    /// from the start.
+    Natural,
+}
+
+/// A step of a walk.
 #[derive(Debug)]
 pub struct Batch {
-    /// The documents, live and deleted, in the order of their ids. Whole, or cut down to what a comparison of revisions needs.
+    /// The documents, live and deleted, in the order of the route. Whole, or cut down to what a comparison of revisions needs.
     pub documents: Vec<MemCell>,
-    /// The last id of the step; `None`: the range ends here.
-    pub next: Option<Bson>,
+    /// How far the walk is; `None`: it ends here.
+    pub next: Option<Place>,
 }
 
 impl Repository {
@@ -102,25 +114,29 @@ impl Repository {
         self.id_ranges(worthwhile.clamp(1, most.max(1))).await
     }
 
-    /// Begins to walk through a range, with whole documents.
-    pub fn walk(&self, range: IdRange) -> RangeWalk {
-        RangeWalk::start(Walk { repository: self.clone(), range, projection: None, cursor: None })
+    /// Begins a walk, with whole documents.
+    pub fn walk(&self, route: Route) -> Walk {
+        Walk::start(Steps { repository: self.clone(), route, projection: None, cursor: None })
     }
 
     /// As [`Repository::walk`], with only `_id`, `revision` and `deleted_at` of each document.
-    pub fn walk_revisions(&self, range: IdRange) -> RangeWalk {
-        RangeWalk::start(Walk { repository: self.clone(), range, projection: Some(revisions()), cursor: None })
+    pub fn walk_revisions(&self, route: Route) -> Walk {
+        Walk::start(Steps { repository: self.clone(), route, projection: Some(revisions()), cursor: None })
     }
 
-    /// All documents, live or deleted, by `_id` ascending (over all types of ids), read as [`fetch`](Self::fetch)
-    /// reads. It may take as long as it likes: what is there all the while is seen once.
+    /// All documents, live or deleted, read as [`fetch`](Self::fetch) reads, by `_id` ascending (over all types of ids), or in the order
+    /// that MongoDB has them in if there are not too many for `any_order`. It may take as long as it likes: what is there all the
+    /// while is seen once.
     ///
     /// # Errors
     /// If the first query fails; later failures are in the stream.
-    pub async fn scan(&self) -> Result<MemCellStream> {
+    pub async fn scan(&self, any_order: bool) -> Result<MemCellStream> {
         let count = self.estimated_count().await?;
         let mut ranges = self.worthwhile_ranges(count, SCAN_RANGE, SCAN_RANGES).await?.into_iter();
-        let mut walk = self.walk(ranges.next().unwrap_or_default());
+        let mut walk = self.walk(match ranges.next().unwrap_or_default() {
+            all if any_order && all == IdRange::default() => Route::Natural,
+            range => Route::Ids(range),
+        });
         let first = walk.next().await?;
         let scan = Scan { repository: self.clone(), ranges, walk: first.next.is_some().then_some(walk) };
         let rest = stream::try_unfold(scan, |mut scan| async move {
@@ -163,7 +179,7 @@ struct Scan {
     repository: Repository,
     ranges: std::vec::IntoIter<IdRange>,
     /// Through a range that has not ended.
-    walk: Option<RangeWalk>,
+    walk: Option<Walk>,
 }
 
 impl Scan {
@@ -171,7 +187,7 @@ impl Scan {
         let mut walk = match self.walk.take() {
             Some(walk) => walk,
             None => match self.ranges.next() {
-                Some(range) => self.repository.walk(range),
+                Some(range) => self.repository.walk(Route::Ids(range)),
                 None => return Ok(None),
             },
         };
@@ -181,19 +197,19 @@ impl Scan {
     }
 }
 
-/// A walk through a range. A task of its own reads the next documents while those before are worked on.
-pub struct RangeWalk {
+/// A walk through documents. A task of its own reads the next ones while those before are worked on.
+pub struct Walk {
     batches: mpsc::Receiver<Result<Batch>>,
     reader: AbortHandle,
 }
 
-impl RangeWalk {
-    fn start(mut walk: Walk) -> Self {
+impl Walk {
+    fn start(mut steps: Steps) -> Self {
         // One batch waits, one is being read.
         let (sender, batches) = mpsc::channel(1);
         let reader = tokio::spawn(async move {
             loop {
-                let batch = walk.next().await;
+                let batch = steps.next().await;
                 let is_last = batch.as_ref().map_or(true, |batch| batch.next.is_none());
                 if sender.send(batch).await.is_err() || is_last {
                     return;
@@ -207,34 +223,34 @@ impl RangeWalk {
     /// after the last batch, or an error. Cancellation safe.
     ///
     /// # Errors
-    /// Those of MongoDB being away.
+    /// Those of MongoDB being away, and of [`Route::Natural`] also if the server has forgotten the query meanwhile.
     pub async fn next(&mut self) -> Result<Batch> {
-        let ended = || Err(Error::new(ErrorKind::Internal, "a walk through a range was asked for more than there is"));
+        let ended = || Err(Error::new(ErrorKind::Internal, "a walk was asked for more than there is"));
         self.batches.recv().await.unwrap_or_else(ended)
     }
 }
 
-impl Drop for RangeWalk {
+impl Drop for Walk {
     fn drop(&mut self) {
         self.reader.abort();
     }
 }
 
-/// A walk through a range in one query, which is made again from where it was if the server has forgotten it meanwhile.
-struct Walk {
+/// The steps of a walk, in one query. By ids, it is made again from where it was if the server has forgotten it meanwhile.
+struct Steps {
     repository: Repository,
     /// What is left.
-    range: IdRange,
+    route: Route,
     projection: Option<Document>,
     cursor: Option<Cursor<RawDocumentBuf>>,
 }
 
-impl Walk {
+impl Steps {
     async fn next(&mut self) -> Result<Batch> {
         let was_open = self.cursor.is_some();
         match self.advance().await {
             // A server forgets a query that nobody has asked about for ten minutes.
-            Err(_) if was_open => self.advance().await,
+            Err(_) if was_open && self.route != Route::Natural => self.advance().await,
             batch => batch,
         }
     }
@@ -254,16 +270,26 @@ impl Walk {
             bytes += document.as_bytes().len();
             documents.push(MemCell::from_raw(document));
         }
-        let next = documents.last().map(id).transpose()?;
-        self.range.after.clone_from(&next);
+        let next = match &mut self.route {
+            Route::Natural => Some(Place::Natural),
+            Route::Ids(range) => {
+                range.after = documents.last().map(id).transpose()?;
+                range.after.clone().map(Place::Id)
+            }
+        };
         self.cursor = Some(cursor);
         Ok(Batch { documents, next })
     }
 
     async fn open(&mut self) -> Result<Cursor<RawDocumentBuf>> {
-        let IdRange { after, up_to } = &self.range;
-        let filter = filters::within_ids(&Document::new(), after.as_ref(), up_to.as_ref());
-        let mut find = self.repository.authority.find(filter).sort(doc! { "_id": 1 }).batch_size(SERVER_BATCH);
+        let mut find = match &self.route {
+            Route::Natural => self.repository.authority.find(Document::new()),
+            Route::Ids(IdRange { after, up_to }) => {
+                let filter = filters::within_ids(&Document::new(), after.as_ref(), up_to.as_ref());
+                self.repository.authority.find(filter).sort(doc! { "_id": 1 })
+            }
+        };
+        find = find.batch_size(SERVER_BATCH);
         if let Some(projection) = &self.projection {
             find = find.projection(projection.clone());
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bson::{Bson, DateTime, doc};
 use memcell_host::mongo::{
     Claim, Finding, JobKind, JobRecord, JobState, Lease, LeaseNote, PartRecord, PartScope, Place, Repository, Returned,
-    Sighting, Tally,
+    Route, Sighting, Tally,
 };
 use serde_json::json;
 
@@ -168,8 +168,8 @@ async fn ranges_hold_every_document_once_whatever_its_id() {
     assert!(ranges.len() >= 2, "{ranges:?}");
     let mut seen = std::collections::HashSet::new();
     for range in ranges {
-        let mut whole = fixture.repository.walk(range.clone());
-        let mut cut = fixture.repository.walk_revisions(range);
+        let mut whole = fixture.repository.walk(Route::Ids(range.clone()));
+        let mut cut = fixture.repository.walk_revisions(Route::Ids(range));
         loop {
             let (batch, revisions) = (whole.next().await.unwrap(), cut.next().await.unwrap());
             assert_eq!(batch.documents.len(), revisions.documents.len());
@@ -185,6 +185,20 @@ async fn ranges_hold_every_document_once_whatever_its_id() {
         }
     }
     assert_eq!(seen.len(), 12_000);
+    for mut walk in [fixture.repository.walk(Route::Natural), fixture.repository.walk_revisions(Route::Natural)] {
+        let mut left = seen.clone();
+        loop {
+            let batch = walk.next().await.unwrap();
+            for document in &batch.documents {
+                assert!(left.remove(&document.key().unwrap()), "{:?} came twice", document.key());
+            }
+            match batch.next {
+                Some(place) => assert_eq!(place, Place::Natural),
+                None => break,
+            }
+        }
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use memcell_host::config::MongoDbConfig;
+use memcell_host::mongo::{JobKind, JobRecord, JobState, PartRecord, PartScope, Place, Tally};
 use memcell_tests::host::{TestHost, eventually, file, hostile, in_memory, remote};
 use memcell_tests::redis::RedisServer;
-use mongodb::bson::{Bson, DateTime, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc, serialize_to_document};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -57,6 +59,54 @@ async fn a_job_goes_on_after_a_restart_where_it_was() -> Result<()> {
     let after = ended(&host, &id).await?;
     assert_eq!((&after["state"], &after["progress"]["examined"]), (&json!("done"), &json!(4800)), "{after}");
     assert!(figures(&after).is_empty(), "{after}");
+    host.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_in_no_order_that_was_cut_short_is_done_and_counted_anew() -> Result<()> {
+    let host = TestHost::start(vec![in_memory()?]).await?;
+    host.live().await?;
+    append(&host, 6, 700).await?;
+    host.settled().await?;
+    let MongoDbConfig { database, collection, .. } = &host.config.mongodb;
+    let database = host.collection.client().database(database);
+    let beside = |name: &str| database.collection::<Document>(&format!("{collection}.{name}"));
+    for (kind, scopes) in [
+        (JobKind::Backfill, vec![PartScope::Documents { after: None, up_to: None }]),
+        (JobKind::Verify, vec![PartScope::Documents { after: None, up_to: None }, PartScope::Entries { shard: 0 }]),
+    ] {
+        // As a host leaves it that was killed in the middle of it.
+        let job = JobRecord {
+            id: format!("cut-short-{}", kind.as_str()),
+            kind,
+            backend: "local".to_owned(),
+            host: Some(host.config.host.name.clone()),
+            deep: false,
+            sweep: false,
+            rate: None,
+            state: JobState::Running,
+            reason: None,
+            cancel: false,
+            estimate: 700,
+            created_at: DateTime::now(),
+            ended_at: None,
+        };
+        let parts = scopes.into_iter().enumerate().map(|(number, scope)| PartRecord {
+            place: matches!(scope, PartScope::Documents { .. }).then_some(Place::Natural),
+            tally: Tally { examined: 600, missing: 3, ..Tally::default() },
+            ..PartRecord::new(&job.id, number, scope)
+        });
+        let parts: Vec<PartRecord> = parts.collect();
+        beside("job_parts")
+            .insert_many(parts.iter().map(serialize_to_document).collect::<Result<Vec<_>, _>>()?)
+            .await?;
+        beside("jobs").insert_one(serialize_to_document(&job)?).await?;
+        let after = ended(&host, &job.id).await?;
+        let examined = 700 * parts.len();
+        assert_eq!((&after["state"], &after["progress"]["examined"]), (&json!("done"), &json!(examined)), "{after}");
+        assert_eq!(after["report"]["differences"], 0, "{after}");
+    }
     host.stop().await?;
     Ok(())
 }
