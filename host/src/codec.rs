@@ -123,10 +123,13 @@ impl Codec {
     /// # Errors
     /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for a document that is malformed, or if the system has no random numbers.
     pub fn encode(&self, key: &str, cell: &MemCell) -> Result<Vec<u8>> {
-        // JSON with its types is about half as large again as BSON.
         let bson_bytes = cell.as_raw().as_bytes().len();
-        let overhead = HEADER_BYTES + DICTIONARY_BYTES + NONCE_BYTES + TAG_BYTES;
-        let mut out = Vec::with_capacity(overhead + bson_bytes + bson_bytes / 2);
+        let payload_bytes = match self.format {
+            Format::Bson => bson_bytes,
+            // With its types, about half as large again.
+            Format::Json => bson_bytes + bson_bytes / 2,
+        };
+        let mut out = Vec::with_capacity(HEADER_BYTES + DICTIONARY_BYTES + NONCE_BYTES + TAG_BYTES + payload_bytes);
         let mut encoding = Encoding { format: self.format, packing: Packing::Raw, key: self.key_id() };
         encoding.begin(cell.revision(), &mut out);
         let start = out.len();

@@ -1,14 +1,11 @@
 //! Digests as people and programs write them: lowercase hexadecimal digits.
 
-use std::fmt::Write as _;
-
 /// Two digits a byte.
 pub(crate) fn encode(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+    let digits: Vec<u8> = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+    // Digits are UTF-8.
+    String::from_utf8(digits).unwrap_or_default()
 }
 
 /// The 32 bytes of a SHA-256 digest, from 64 digits of either case.

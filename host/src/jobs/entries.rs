@@ -49,10 +49,11 @@ pub(super) async fn walk(task: &mut Task<'_>, shard: u32) -> Result<(), TaskErro
         let listed = marks.len() as u64;
         let keys: Vec<DocumentKey> = marks.into_iter().map(|mark| DocumentKey::from_backend(mark.key)).collect();
         let own = keys.iter().filter(|key| task.mirror.is_own(key)).count() as u64;
-        let keys: Vec<DocumentKey> = keys.into_iter().filter(|key| key.to_bson().is_ok()).collect();
-        let foreign = listed - own - keys.len() as u64;
         // A job that goes through no documents has seen none.
-        let keys = task.seen.unknown(keys);
+        let unknown = task.seen.unknown(keys);
+        let unknown_count = unknown.len() as u64;
+        let keys: Vec<DocumentKey> = unknown.into_iter().filter(|key| key.to_bson().is_ok()).collect();
+        let foreign = unknown_count - own - keys.len() as u64;
         let existing = task.store.repository().existing(&keys).await?;
         if task.job.kind == JobKind::Rekey {
             let tally = rekey::rewrite(task, &keys, &existing).await?;

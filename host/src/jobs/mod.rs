@@ -23,7 +23,7 @@ mod trouble;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::DateTime;
 use tokio::sync::Notify;
@@ -48,6 +48,11 @@ const MAX_RANGES: usize = 64;
 /// Fewer documents than this are not worth a range of their own: to draw bounds costs as well. Several hosts can share more of them.
 const SMALLEST_RANGE: u64 = 200_000;
 const SMALLEST_SHARED_RANGE: u64 = 25_000;
+
+/// A server that takes as long as this to count documents has to look at each of them, and isn't asked again for a while: the count
+/// is there to tell progress by.
+const LONG_COUNT: Duration = Duration::from_millis(50);
+const COUNT_AGE: Duration = Duration::from_secs(60);
 
 /// What somebody wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +89,8 @@ struct Inner {
     process: String,
     schedule: ScheduleConfig,
     comparer: Comparer,
+    /// How many documents there were, and when, if it took long to count them.
+    counted: tokio::sync::Mutex<Option<(Instant, u64)>>,
     /// Told when there is something to do.
     wake: Notify,
     /// Of each job that this host works on.
@@ -112,6 +119,7 @@ impl Jobs {
             process: store.process().to_owned(),
             schedule: schedule.clone(),
             comparer: Comparer::new(),
+            counted: tokio::sync::Mutex::default(),
             wake: Notify::new(),
             running: Mutex::default(),
             closing: CancellationToken::new(),
@@ -225,7 +233,7 @@ impl Inner {
         let id = bson::oid::ObjectId::new().to_hex();
         let documents = match order.kind {
             JobKind::Restore | JobKind::Rekey => 0,
-            JobKind::Backfill | JobKind::Verify | JobKind::Repair => repository.estimated_count().await?,
+            JobKind::Backfill | JobKind::Verify | JobKind::Repair => self.documents().await?,
         };
         let scopes = self.scopes(order, &mirror, documents).await?;
         // One that is not opened yet looks like one without entries, of which nothing would be left to rewrite.
@@ -254,6 +262,20 @@ impl Inner {
         tracing::info!(job = %job.id, kind = ?job.kind, backend = %job.backend, parts = parts.len(), "job ordered");
         self.wake.notify_one();
         Ok(JobReport::new(job, &parts))
+    }
+
+    /// About how many documents there are, or were a little while ago.
+    async fn documents(&self) -> Result<u64> {
+        let mut counted = self.counted.lock().await;
+        if let Some((at, count)) = *counted
+            && at.elapsed() < COUNT_AGE
+        {
+            return Ok(count);
+        }
+        let started = Instant::now();
+        let count = self.store.repository().estimated_count().await?;
+        *counted = (started.elapsed() >= LONG_COUNT).then(|| (Instant::now(), count));
+        Ok(count)
     }
 
     /// The backend of this name, or the only one.

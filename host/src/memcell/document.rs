@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use bson::raw::RawElement;
 use bson::{DateTime, RawBsonRef, RawDocument, RawDocumentBuf};
 
+use super::facts::Facts;
 use super::json::{Dialect, write_document, write_memcell};
 use super::{DocumentKey, EventId};
 use crate::{Error, ErrorKind, Result};
@@ -19,14 +19,6 @@ use crate::{Error, ErrorKind, Result};
 pub struct MemCell {
     raw: RawDocumentBuf,
     facts: OnceLock<Facts>,
-}
-
-/// What the mirror asks about every document, more than once: found in one pass over its fields.
-#[derive(Debug, Clone, Copy)]
-struct Facts {
-    revision: Option<u64>,
-    is_deleted: bool,
-    expires_at: Option<DateTime>,
 }
 
 impl MemCell {
@@ -143,53 +135,6 @@ impl MemCell {
 impl PartialEq for MemCell {
     fn eq(&self, other: &Self) -> bool {
         self.raw == other.raw
-    }
-}
-
-impl Facts {
-    /// Of fields that occur twice, the first counts.
-    fn of(document: &RawDocument) -> Self {
-        let (mut revision, mut deleted_at, mut expires_at) = (None, None, None);
-        for element in document.iter_elements().map_while(Result::ok) {
-            let fact = match element.key().as_str() {
-                "revision" => &mut revision,
-                "deleted_at" => &mut deleted_at,
-                "expires_at" => &mut expires_at,
-                _ => continue,
-            };
-            fact.get_or_insert(element);
-        }
-        Self {
-            revision: revision.and_then(value).and_then(whole_number),
-            is_deleted: deleted_at.and_then(value).is_some_and(|moment| moment != RawBsonRef::Null),
-            expires_at: expires_at.and_then(value).and_then(earliest),
-        }
-    }
-}
-
-fn value(element: RawElement<'_>) -> Option<RawBsonRef<'_>> {
-    element.value().ok()
-}
-
-fn whole_number(value: RawBsonRef<'_>) -> Option<u64> {
-    match value {
-        RawBsonRef::Int32(number) => u64::try_from(number).ok(),
-        RawBsonRef::Int64(number) => u64::try_from(number).ok(),
-        // 2⁶³, so that every revision fits the int64 that the host writes.
-        RawBsonRef::Double(number) if number.fract() == 0.0 && (0.0..9_223_372_036_854_775_808.0).contains(&number) => {
-            Some(number as u64)
-        }
-        _ => None,
-    }
-}
-
-fn earliest(value: RawBsonRef<'_>) -> Option<DateTime> {
-    match value {
-        RawBsonRef::DateTime(at) => Some(at),
-        RawBsonRef::Array(several) => {
-            several.into_iter().filter_map(|one| one.ok().and_then(|one| one.as_datetime())).min()
-        }
-        _ => None,
     }
 }
 

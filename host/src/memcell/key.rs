@@ -7,6 +7,7 @@ use bson::{Bson, RawBsonRef};
 
 use super::json::{Dialect, write_value};
 use super::{EventId, extended};
+use crate::hex;
 use crate::{Error, ErrorKind, Result};
 
 /// The key under which a document is mirrored; one string for each `_id`, and one `_id` for each string.
@@ -64,7 +65,7 @@ impl AsRef<str> for DocumentKey {
 
 impl From<EventId> for DocumentKey {
     fn from(id: EventId) -> Self {
-        Self(id.to_string())
+        Self(hex::encode(&id.object_id().bytes()))
     }
 }
 

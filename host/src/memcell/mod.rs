@@ -3,6 +3,7 @@
 mod datetime;
 mod document;
 pub(crate) mod extended;
+mod facts;
 mod id;
 mod input;
 pub(crate) mod json;

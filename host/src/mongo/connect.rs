@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::future::IntoFuture;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures::poll;
 use mongodb::Client;
 use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use mongodb::options::{Acknowledgment, ClientOptions, ConnectionString};
@@ -100,7 +103,11 @@ pub(super) async fn bounded<T>(
     limit: Duration,
     operation: impl IntoFuture<Output = Result<T, DriverError>>,
 ) -> Result<T> {
-    let operation = operation.into_future().instrument(tracing::debug_span!("mongodb"));
+    let mut operation = pin!(operation.into_future().instrument(tracing::debug_span!("mongodb")));
+    // Many an answer is there already, such as the next document of a cursor, and needs no timer.
+    if let Poll::Ready(answer) = poll!(&mut operation) {
+        return answer.map_err(convert);
+    }
     match tokio::time::timeout(limit, operation).await {
         Ok(answer) => answer.map_err(convert),
         Err(_) => Err(timed_out(limit)),

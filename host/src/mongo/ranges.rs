@@ -24,12 +24,13 @@ const DRAWN_PER_RANGE: usize = 8;
 const SCAN_RANGES: usize = 1024;
 const SCAN_RANGE: u64 = 200_000;
 
-/// The most documents of one batch, and about how many bytes of them.
+/// The most documents of one batch, and about how many bytes of them. Of those that are cut down, more are worth their trip.
 const BATCH_DOCUMENTS: usize = 500;
+const BATCH_REVISIONS: usize = 2000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// Documents that the server sends at a time, or as many as fit into one answer.
-const SERVER_BATCH: u32 = 1000;
+/// Batches that the server sends at a time, or as many documents as fit into one answer.
+const SERVER_BATCHES: usize = 2;
 
 /// Ids after the first bound and up to the second; `None`: without bound.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -260,9 +261,10 @@ impl Steps {
             Some(cursor) => cursor,
             None => self.open().await?,
         };
-        let mut documents = Vec::with_capacity(BATCH_DOCUMENTS);
+        let most = self.most();
+        let mut documents = Vec::with_capacity(most);
         let mut bytes = 0;
-        while documents.len() < BATCH_DOCUMENTS && bytes < BATCH_BYTES {
+        while documents.len() < most && bytes < BATCH_BYTES {
             if !bounded(self.repository.timeout, cursor.advance()).await? {
                 return Ok(Batch { documents, next: None });
             }
@@ -281,6 +283,11 @@ impl Steps {
         Ok(Batch { documents, next })
     }
 
+    /// How many documents make a batch.
+    fn most(&self) -> usize {
+        if self.projection.is_some() { BATCH_REVISIONS } else { BATCH_DOCUMENTS }
+    }
+
     async fn open(&mut self) -> Result<Cursor<RawDocumentBuf>> {
         let mut find = match &self.route {
             Route::Natural => self.repository.authority.find(Document::new()),
@@ -289,7 +296,7 @@ impl Steps {
                 self.repository.authority.find(filter).sort(doc! { "_id": 1 })
             }
         };
-        find = find.batch_size(SERVER_BATCH);
+        find = find.batch_size(u32::try_from(self.most() * SERVER_BATCHES).unwrap_or(u32::MAX));
         if let Some(projection) = &self.projection {
             find = find.projection(projection.clone());
         }

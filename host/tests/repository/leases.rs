@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bson::{Bson, DateTime, doc};
+use bson::{Bson, DateTime, RawBson, doc};
+use memcell_host::memcell::{DocumentKey, MemCell};
 use memcell_host::mongo::{
-    Claim, Finding, JobKind, JobRecord, JobState, Lease, LeaseNote, PartRecord, PartScope, Place, Repository, Returned,
-    Route, Sighting, Tally,
+    Claim, Finding, IdRange, JobKind, JobRecord, JobState, Lease, LeaseNote, PartRecord, PartScope, Place, Repository,
+    Returned, Route, Sighting, Tally, Walk,
 };
 use serde_json::json;
 
@@ -166,38 +167,46 @@ async fn ranges_hold_every_document_once_whatever_its_id() {
     }
     let ranges = fixture.repository.id_ranges(8).await.unwrap();
     assert!(ranges.len() >= 2, "{ranges:?}");
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashMap::new();
     for range in ranges {
-        let mut whole = fixture.repository.walk(Route::Ids(range.clone()));
-        let mut cut = fixture.repository.walk_revisions(Route::Ids(range));
-        loop {
-            let (batch, revisions) = (whole.next().await.unwrap(), cut.next().await.unwrap());
-            assert_eq!(batch.documents.len(), revisions.documents.len());
-            assert_eq!(batch.next, revisions.next);
-            for (whole, cut) in batch.documents.iter().zip(&revisions.documents) {
-                assert_eq!((whole.key().unwrap(), whole.is_deleted()), (cut.key().unwrap(), cut.is_deleted()));
-                assert!(cut.field("n").is_none());
-                assert!(seen.insert(whole.key().unwrap()), "{:?} came twice", whole.key());
-            }
-            if batch.next.is_none() {
-                break;
-            }
+        let (whole, bounds) = walked(fixture.repository.walk(Route::Ids(range.clone()))).await;
+        let (cut, _) = walked(fixture.repository.walk_revisions(Route::Ids(range.clone()))).await;
+        assert_eq!(whole.len(), cut.len());
+        for (whole, cut) in whole.iter().zip(&cut) {
+            assert_eq!((whole.key().unwrap(), whole.is_deleted()), (cut.key().unwrap(), cut.is_deleted()));
+            assert!(cut.field("n").is_none());
+            assert!(seen.insert(whole.key().unwrap(), whole.is_deleted()).is_none(), "{:?} came twice", whole.key());
+        }
+        // From wherever it was, the rest is the rest.
+        for place in bounds {
+            let Place::Id(id) = place else { panic!("{place:?}") };
+            let key = DocumentKey::from_id(RawBson::try_from(id.clone()).unwrap().as_raw_bson_ref()).unwrap();
+            let done = whole.iter().position(|cell| cell.key().unwrap() == key).unwrap() + 1;
+            let rest =
+                walked(fixture.repository.walk(Route::Ids(IdRange { after: Some(id), ..range.clone() }))).await.0;
+            assert_eq!(rest, whole[done..]);
         }
     }
     assert_eq!(seen.len(), 12_000);
-    for mut walk in [fixture.repository.walk(Route::Natural), fixture.repository.walk_revisions(Route::Natural)] {
-        let mut left = seen.clone();
-        loop {
-            let batch = walk.next().await.unwrap();
-            for document in &batch.documents {
-                assert!(left.remove(&document.key().unwrap()), "{:?} came twice", document.key());
-            }
-            match batch.next {
-                Some(place) => assert_eq!(place, Place::Natural),
-                None => break,
-            }
+    for walk in [fixture.repository.walk(Route::Natural), fixture.repository.walk_revisions(Route::Natural)] {
+        let (documents, places) = walked(walk).await;
+        assert!(places.iter().all(|place| *place == Place::Natural) && !places.is_empty());
+        assert_eq!(documents.len(), 12_000);
+        let again: HashMap<_, _> = documents.iter().map(|cell| (cell.key().unwrap(), cell.is_deleted())).collect();
+        assert_eq!(again, seen);
+    }
+}
+
+/// All documents of a walk, and the places that it can be begun again at.
+async fn walked(mut walk: Walk) -> (Vec<MemCell>, Vec<Place>) {
+    let (mut documents, mut places) = (Vec::new(), Vec::new());
+    loop {
+        let batch = walk.next().await.unwrap();
+        documents.extend(batch.documents);
+        match batch.next {
+            Some(place) => places.push(place),
+            None => return (documents, places),
         }
-        assert!(left.is_empty(), "{left:?}");
     }
 }
 

@@ -21,7 +21,7 @@ const PLAN: Plan = Plan { pairs: 3, iterations: 1, warm_up: 1 };
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often a job is asked whether it has ended.
-const POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(10);
 
 pub(crate) async fn run() -> Result<Summary> {
     let documents = match std::env::var(DOCUMENTS_VARIABLE) {
