@@ -1,5 +1,7 @@
 //! The one converter of the driver's errors.
 
+use std::borrow::Cow;
+
 use mongodb::error::{Error as DriverError, ErrorKind as DriverKind, WriteFailure};
 
 use crate::{Error, ErrorKind};
@@ -12,8 +14,8 @@ pub(super) fn convert(error: DriverError) -> Error {
 }
 
 /// The error of one document in an unordered insert, which bears no source of its own.
-pub(super) fn from_code(code: i32) -> Error {
-    let (kind, message) = classify_code(code);
+pub(super) fn refusal(code: i32, message: &str) -> Error {
+    let (kind, message) = classify_refusal(code, message);
     Error::new(kind, message)
 }
 
@@ -35,18 +37,45 @@ pub(super) fn driver_error(error: &Error) -> Option<&DriverError> {
     std::error::Error::source(error).and_then(|source| source.downcast_ref())
 }
 
-fn classify(error: &DriverError) -> (ErrorKind, &'static str) {
+fn classify(error: &DriverError) -> (ErrorKind, Cow<'static, str>) {
     match &*error.kind {
-        DriverKind::Command(command) => classify_code(command.code),
-        DriverKind::Write(WriteFailure::WriteError(failure)) => classify_code(failure.code),
-        DriverKind::Write(WriteFailure::WriteConcernError(failure)) => classify_write_concern(failure.code),
-        DriverKind::InsertMany(failure) => match (&failure.write_errors, &failure.write_concern_error) {
-            (Some(errors), _) if !errors.is_empty() => {
-                errors.first().map_or((ErrorKind::Internal, UNEXPECTED), |first| classify_code(first.code))
-            }
-            (_, Some(concern)) => classify_write_concern(concern.code),
-            _ => (ErrorKind::Internal, UNEXPECTED),
+        DriverKind::Command(command) => classify_refusal(command.code, &command.message),
+        DriverKind::Write(WriteFailure::WriteError(failure)) => classify_refusal(failure.code, &failure.message),
+        DriverKind::InsertMany(failure) => match (failure.write_errors.as_deref(), &failure.write_concern_error) {
+            (Some([first, ..]), _) => classify_refusal(first.code, &first.message),
+            (_, Some(concern)) => with_text(classify_write_concern(concern.code)),
+            _ => (ErrorKind::Internal, UNEXPECTED.into()),
         },
+        kind => with_text(classify_other(kind)),
+    }
+}
+
+fn with_text((kind, text): (ErrorKind, &'static str)) -> (ErrorKind, Cow<'static, str>) {
+    (kind, text.into())
+}
+
+/// By the code, and of a value that has to be unique also by the server's message, which alone says where: its index.
+fn classify_refusal(code: i32, message: &str) -> (ErrorKind, Cow<'static, str>) {
+    let (kind, text) = classify_code(code);
+    match index_of(message).filter(|_| kind == ErrorKind::AlreadyExists) {
+        Some("_id_") => (kind, "a document with that id exists already".into()),
+        Some(index) => {
+            (kind, format!("a document with the same value in the unique index {index:?} exists already").into())
+        }
+        None => (kind, text.into()),
+    }
+}
+
+/// The name of the index in «E11000 duplicate key error collection: d.c index: name_1 dup key: { … }». What follows are contents.
+fn index_of(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once(" index: ")?;
+    let name = rest.split_once(" dup key")?.0;
+    Some(name.split_once(" collation: ").map_or(name, |(name, _)| name))
+}
+
+fn classify_other(kind: &DriverKind) -> (ErrorKind, &'static str) {
+    match kind {
+        DriverKind::Write(WriteFailure::WriteConcernError(failure)) => classify_write_concern(failure.code),
         DriverKind::ServerSelection { .. } => {
             (ErrorKind::Unavailable, "no mongodb server that can take the operation was reached in time")
         }
@@ -142,7 +171,31 @@ mod tests {
             (13, ErrorKind::Config),
             (987_654, ErrorKind::Internal),
         ] {
-            assert_eq!(from_code(code).kind(), kind, "{code}");
+            assert_eq!(refusal(code, "").kind(), kind, "{code}");
         }
+    }
+
+    #[test]
+    fn of_two_that_are_the_same_the_index_is_named_and_no_contents() {
+        let told = |message: &str| refusal(11000, message).message().to_owned();
+        let of_index = "a document with the same value in the unique index \"by name\" exists already";
+        for (message, expected) in [
+            (
+                "E11000 duplicate key error collection: d.c index: _id_ dup key: { _id: 5 }",
+                "a document with that id exists already",
+            ),
+            (
+                "E11000 duplicate key error collection: d.c index: by name dup key: { n: \" index: x dup key\" }",
+                of_index,
+            ),
+            (
+                "E11000 duplicate key error collection: d.c index: by name collation: { locale: \"de\" } dup key: { n: 1 }",
+                of_index,
+            ),
+            ("something else", "a document with that id or unique value exists already"),
+        ] {
+            assert_eq!(told(message), expected);
+        }
+        assert_eq!(refusal(50, " index: a dup key").message(), refusal(50, "").message());
     }
 }

@@ -12,7 +12,7 @@ use mongodb::{Client, Collection};
 
 use super::connect::{ConnectOptions, bounded, client};
 use super::documents::Documents;
-use super::error::{driver_error, from_code, repeat};
+use super::error::{driver_error, refusal, repeat};
 use super::key_locks::KeyLocks;
 use super::{indexes, pipelines};
 use crate::change::Change;
@@ -210,7 +210,7 @@ impl Repository {
             let refused = partial
                 .and_then(|partial| partial.write_errors.iter().flatten().find(|refused| refused.index == position));
             let outcome = match (refused, &failure) {
-                (Some(refused), _) => Err(from_code(refused.code)),
+                (Some(refused), _) => Err(refusal(refused.code, &refused.message)),
                 (None, Some(error)) if !is_confirmed(partial) => Err(repeat(error)),
                 (None, _) => Ok(MemCell::from_raw(raw)),
             };

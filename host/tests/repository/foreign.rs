@@ -1,11 +1,14 @@
 //! Documents that another program wrote: any type of id, any kind of revision.
 
 use bson::{Binary, Bson, DateTime, Decimal128, doc, spec::BinarySubtype};
+use memcell_host::ErrorKind;
 use memcell_host::memcell::{DocumentKey, EventId, MemCell};
 use memcell_host::query::{BulkScope, TimeRange, Visibility};
+use mongodb::IndexModel;
+use mongodb::options::IndexOptions;
 use serde_json::json;
 
-use crate::{Fixture, all, patch};
+use crate::{Fixture, all, insert, new, patch};
 
 fn ids() -> Vec<Bson> {
     vec![
@@ -73,6 +76,27 @@ async fn a_document_without_revision_gets_one_with_its_first_change() {
     assert!((reading..fixture.clock.now()).contains(&deletion.stamp));
     fixture.foreign.update_one(doc! {}, doc! { "$unset": { "revision": 1 } }).await.unwrap();
     assert!(fixture.repository.hard_delete(id).await.unwrap().stamp > deletion.stamp);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_breaks_a_unique_index_of_others_is_told_its_name() {
+    let fixture = Fixture::new().await;
+    let unique = IndexOptions::builder().name("one per user".to_owned()).unique(true).build();
+    let index = IndexModel::builder().keys(doc! { "user_id": 1 }).options(unique).build();
+    fixture.foreign.create_index(index).await.unwrap();
+    insert(&fixture, json!({ "user_id": "u" })).await;
+    let other = insert(&fixture, json!({ "user_id": "v" })).await;
+    let same = || new(json!({ "user_id": "u" }));
+    let mut errors = vec![
+        fixture.repository.insert(same()).await.unwrap_err(),
+        fixture.repository.update(other, &patch(json!({ "user_id": "u" }))).await.unwrap_err(),
+    ];
+    errors.extend(fixture.repository.insert_many(vec![same()]).await.unwrap().into_iter().map(Result::unwrap_err));
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        let told = "a document with the same value in the unique index \"one per user\" exists already";
+        assert_eq!(error.message(), told);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
