@@ -15,8 +15,17 @@ use crate::mongo::{Batch, IdRange, JobKind, Place, Route, Tally};
 /// Suspects that gather before they are looked at again: each time costs the time that the mirror needs to catch up.
 const MAX_SUSPECTS: usize = 1000;
 
+/// Revisions compared in one go; with a rate, fewer, so that the work is spread.
+const REVISIONS: usize = 2000;
+const PACED_REVISIONS: usize = 500;
+
 /// Works through a range, from where the part was.
 pub(super) async fn walk(task: &mut Task<'_>, range: IdRange) -> Result<(), TaskError> {
+    // Before that, nothing is known of what the backend can do.
+    match task.job.kind {
+        JobKind::Backfill => task.ready(MirrorState::takes_copies).await?,
+        _ => task.ready(|state| *state == MirrorState::Live).await?,
+    }
     let route = match task.place() {
         Some(Place::Id(id)) => Route::Ids(IdRange { after: Some(id.clone()), ..range }),
         Some(Place::Natural) => {
@@ -49,7 +58,6 @@ struct Copying {
 }
 
 async fn copy(task: &mut Task<'_>, route: Route) -> Result<(), TaskError> {
-    task.ready(MirrorState::takes_copies).await?;
     // Of documents without a revision, it is the stamp: so it has to be from before any of them is read.
     let reading = task.store.clock().now_before_inserts();
     let mut documents = task.store.repository().walk(route);
@@ -91,7 +99,8 @@ fn keys_of(documents: &[MemCell]) -> crate::Result<Vec<DocumentKey>> {
 async fn compare(task: &mut Task<'_>, route: Route) -> Result<(), TaskError> {
     let by_digest = !task.job.deep && task.mirror.has_digests();
     let repository = task.store.repository();
-    let mut documents = if by_digest { repository.walk_revisions(route) } else { repository.walk(route) };
+    let step = if task.job.rate.is_some() { PACED_REVISIONS } else { REVISIONS };
+    let mut documents = if by_digest { repository.walk_revisions(route, step) } else { repository.walk(route) };
     let mut suspects: Vec<Suspect> = Vec::new();
     let mut tally = Tally::default();
     loop {

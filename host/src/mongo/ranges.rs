@@ -24,9 +24,8 @@ const DRAWN_PER_RANGE: usize = 8;
 const SCAN_RANGES: usize = 1024;
 const SCAN_RANGE: u64 = 200_000;
 
-/// The most documents of one batch, and about how many bytes of them. Of those that are cut down, more are worth their trip.
+/// The most documents of one batch that are whole, and about how many bytes of them.
 const BATCH_DOCUMENTS: usize = 500;
-const BATCH_REVISIONS: usize = 2000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Batches that the server sends at a time, or as many documents as fit into one answer.
@@ -117,12 +116,13 @@ impl Repository {
 
     /// Begins a walk, with whole documents.
     pub fn walk(&self, route: Route) -> Walk {
-        Walk::start(Steps { repository: self.clone(), route, projection: None, cursor: None })
+        let repository = self.clone();
+        Walk::start(Steps { repository, route, most: BATCH_DOCUMENTS, projection: None, cursor: None })
     }
 
-    /// As [`Repository::walk`], with only `_id`, `revision` and `deleted_at` of each document.
-    pub fn walk_revisions(&self, route: Route) -> Walk {
-        Walk::start(Steps { repository: self.clone(), route, projection: Some(revisions()), cursor: None })
+    /// As [`Repository::walk`], with only `_id`, `revision` and `deleted_at` of each document, and up to `most` documents in a batch.
+    pub fn walk_revisions(&self, route: Route, most: usize) -> Walk {
+        Walk::start(Steps { repository: self.clone(), route, most, projection: Some(revisions()), cursor: None })
     }
 
     /// All documents, live or deleted, read as [`fetch`](Self::fetch) reads, by `_id` ascending (over all types of ids), or in the order
@@ -242,6 +242,8 @@ struct Steps {
     repository: Repository,
     /// What is left.
     route: Route,
+    /// Documents that make a batch.
+    most: usize,
     projection: Option<Document>,
     cursor: Option<Cursor<RawDocumentBuf>>,
 }
@@ -261,10 +263,9 @@ impl Steps {
             Some(cursor) => cursor,
             None => self.open().await?,
         };
-        let most = self.most();
-        let mut documents = Vec::with_capacity(most);
+        let mut documents = Vec::with_capacity(self.most);
         let mut bytes = 0;
-        while documents.len() < most && bytes < BATCH_BYTES {
+        while documents.len() < self.most && bytes < BATCH_BYTES {
             if !bounded(self.repository.timeout, cursor.advance()).await? {
                 return Ok(Batch { documents, next: None });
             }
@@ -283,11 +284,6 @@ impl Steps {
         Ok(Batch { documents, next })
     }
 
-    /// How many documents make a batch.
-    fn most(&self) -> usize {
-        if self.projection.is_some() { BATCH_REVISIONS } else { BATCH_DOCUMENTS }
-    }
-
     async fn open(&mut self) -> Result<Cursor<RawDocumentBuf>> {
         let mut find = match &self.route {
             Route::Natural => self.repository.authority.find(Document::new()),
@@ -296,7 +292,7 @@ impl Steps {
                 self.repository.authority.find(filter).sort(doc! { "_id": 1 })
             }
         };
-        find = find.batch_size(u32::try_from(self.most() * SERVER_BATCHES).unwrap_or(u32::MAX));
+        find = find.batch_size(u32::try_from(self.most * SERVER_BATCHES).unwrap_or(u32::MAX));
         if let Some(projection) = &self.projection {
             find = find.projection(projection.clone());
         }

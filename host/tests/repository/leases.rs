@@ -170,7 +170,7 @@ async fn ranges_hold_every_document_once_whatever_its_id() {
     let mut seen = HashMap::new();
     for range in ranges {
         let (whole, bounds) = walked(fixture.repository.walk(Route::Ids(range.clone()))).await;
-        let (cut, _) = walked(fixture.repository.walk_revisions(Route::Ids(range.clone()))).await;
+        let (cut, _) = walked(fixture.repository.walk_revisions(Route::Ids(range.clone()), 2000)).await;
         assert_eq!(whole.len(), cut.len());
         for (whole, cut) in whole.iter().zip(&cut) {
             assert_eq!((whole.key().unwrap(), whole.is_deleted()), (cut.key().unwrap(), cut.is_deleted()));
@@ -188,7 +188,7 @@ async fn ranges_hold_every_document_once_whatever_its_id() {
         }
     }
     assert_eq!(seen.len(), 12_000);
-    for walk in [fixture.repository.walk(Route::Natural), fixture.repository.walk_revisions(Route::Natural)] {
+    for walk in [fixture.repository.walk(Route::Natural), fixture.repository.walk_revisions(Route::Natural, 700)] {
         let (documents, places) = walked(walk).await;
         assert!(places.iter().all(|place| *place == Place::Natural) && !places.is_empty());
         assert_eq!(documents.len(), 12_000);
