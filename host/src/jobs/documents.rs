@@ -33,8 +33,7 @@ pub(super) async fn walk(task: &mut Task<'_>, range: IdRange) -> Result<(), Task
             task.start_over();
             Route::Ids(range)
         }
-        _ if range == IdRange::default() && takes_natural_order(task) => Route::Natural,
-        _ => Route::Ids(range),
+        _ => Route::through(range, takes_any_order(task)),
     };
     match task.job.kind {
         JobKind::Backfill => copy(task, route).await,
@@ -45,9 +44,9 @@ pub(super) async fn walk(task: &mut Task<'_>, range: IdRange) -> Result<(), Task
 /// Whether MongoDB's own order, the quickest, will do for a job that is one range, and so not long: nothing must be lost if it is
 /// cut short. A backend that keeps its entries is worked on in the order of ids for another reason as well: where it has them in the
 /// order of their keys, it goes through each of its pages once.
-fn takes_natural_order(task: &Task<'_>) -> bool {
+fn takes_any_order(task: &Task<'_>) -> bool {
     let only_looks_or_copies = matches!(task.job.kind, JobKind::Backfill | JobKind::Verify);
-    only_looks_or_copies && task.job.rate.is_none() && !task.mirror.keeps_entries()
+    only_looks_or_copies && task.job.rate.is_none() && !task.mirror.keeps_data()
 }
 
 /// A batch that the backend works on.

@@ -1,6 +1,7 @@
 //! What the mirror asks about every document: found in one pass over its fields.
 
 use bson::raw::RawElement;
+use bson::spec::ElementType;
 use bson::{DateTime, RawBsonRef, RawDocument};
 
 /// Answers about a document.
@@ -21,7 +22,7 @@ impl Facts {
     /// that, or damaged.
     ///
     /// Every document that is mirrored comes by here, and only three of its fields are wanted: to step over the others, without making
-    /// an element of each, takes a fifth of the time.
+    /// an element of each, is less to do.
     fn at_a_glance(document: &[u8]) -> Option<Self> {
         let (mut revision, mut deleted_at, mut expires_at) = (None, None, None);
         let mut rest = document.get(4..)?;
@@ -30,6 +31,7 @@ impl Facts {
             if kind == 0 {
                 break;
             }
+            let kind = ElementType::from(kind)?;
             let (name, value) = named.split_at_checked(named.iter().position(|byte| *byte == 0)?)?;
             let (value, next) = value.get(1..).and_then(|value| value.split_at_checked(length(kind, value)?))?;
             match name {
@@ -43,19 +45,25 @@ impl Facts {
         }
         Some(Self {
             revision: match revision {
-                None | Some((NULL, _)) => None,
-                Some((INT32, value)) => whole_number(RawBsonRef::Int32(i32::from_le_bytes(value.try_into().ok()?))),
-                Some((INT64, value)) => whole_number(RawBsonRef::Int64(i64::from_le_bytes(value.try_into().ok()?))),
+                None | Some((ElementType::Null, _)) => None,
+                Some((ElementType::Int32, value)) => {
+                    whole_number(RawBsonRef::Int32(i32::from_le_bytes(value.try_into().ok()?)))
+                }
+                Some((ElementType::Int64, value)) => {
+                    whole_number(RawBsonRef::Int64(i64::from_le_bytes(value.try_into().ok()?)))
+                }
                 Some(_) => return None,
             },
             is_deleted: match deleted_at {
-                None | Some(NULL) => false,
-                Some(DATETIME) => true,
+                None | Some(ElementType::Null) => false,
+                Some(ElementType::DateTime) => true,
                 Some(_) => return None,
             },
             expires_at: match expires_at {
-                None | Some((NULL, _)) => None,
-                Some((DATETIME, value)) => Some(DateTime::from_millis(i64::from_le_bytes(value.try_into().ok()?))),
+                None | Some((ElementType::Null, _)) => None,
+                Some((ElementType::DateTime, value)) => {
+                    Some(DateTime::from_millis(i64::from_le_bytes(value.try_into().ok()?)))
+                }
                 Some(_) => return None,
             },
         })
@@ -106,19 +114,8 @@ fn earliest(value: RawBsonRef<'_>) -> Option<DateTime> {
     }
 }
 
-const DOUBLE: u8 = 0x01;
-const STRING: u8 = 0x02;
-const DOCUMENT: u8 = 0x03;
-const ARRAY: u8 = 0x04;
-const OBJECT_ID: u8 = 0x07;
-const BOOLEAN: u8 = 0x08;
-const DATETIME: u8 = 0x09;
-const NULL: u8 = 0x0A;
-const INT32: u8 = 0x10;
-const INT64: u8 = 0x12;
-
 /// Bytes of a value of this type, at the beginning of `bytes`. `None` for types that are rare in MemCells, and for what can't be right.
-fn length(kind: u8, bytes: &[u8]) -> Option<usize> {
+fn length(kind: ElementType, bytes: &[u8]) -> Option<usize> {
     let counted = |before: usize, least: usize| {
         let count = usize::try_from(i32::from_le_bytes(*bytes.first_chunk()?)).ok()?;
         let length = before.checked_add(count)?;
@@ -126,13 +123,13 @@ fn length(kind: u8, bytes: &[u8]) -> Option<usize> {
         (count >= least && ends_well).then_some(length)
     };
     match kind {
-        STRING => counted(4, 1),
-        DOCUMENT | ARRAY => counted(0, 5),
-        DOUBLE | DATETIME | INT64 => Some(8),
-        INT32 => Some(4),
-        BOOLEAN => Some(1),
-        OBJECT_ID => Some(12),
-        NULL => Some(0),
+        ElementType::String => counted(4, 1),
+        ElementType::EmbeddedDocument | ElementType::Array => counted(0, 5),
+        ElementType::Double | ElementType::DateTime | ElementType::Int64 => Some(8),
+        ElementType::Int32 => Some(4),
+        ElementType::Boolean => Some(1),
+        ElementType::ObjectId => Some(12),
+        ElementType::Null => Some(0),
         _ => None,
     }
 }

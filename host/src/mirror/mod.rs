@@ -294,7 +294,7 @@ impl Mirror {
     }
 
     /// Whether entries that are written stay, also when the host has gone, as far as is known.
-    pub fn keeps_entries(&self) -> bool {
+    pub fn keeps_data(&self) -> bool {
         self.inner.keeps_data()
     }
 

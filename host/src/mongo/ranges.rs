@@ -51,6 +51,13 @@ pub enum Route {
     Natural,
 }
 
+impl Route {
+    /// Through a range; through all there is, if `any_order` will do, by the quickest way.
+    pub fn through(range: IdRange, any_order: bool) -> Self {
+        if any_order && range == IdRange::default() { Self::Natural } else { Self::Ids(range) }
+    }
+}
+
 /// A step of a walk.
 #[derive(Debug)]
 pub struct Batch {
@@ -134,10 +141,7 @@ impl Repository {
     pub async fn scan(&self, any_order: bool) -> Result<MemCellStream> {
         let count = self.estimated_count().await?;
         let mut ranges = self.worthwhile_ranges(count, SCAN_RANGE, SCAN_RANGES).await?.into_iter();
-        let mut walk = self.walk(match ranges.next().unwrap_or_default() {
-            all if any_order && all == IdRange::default() => Route::Natural,
-            range => Route::Ids(range),
-        });
+        let mut walk = self.walk(Route::through(ranges.next().unwrap_or_default(), any_order));
         let first = walk.next().await?;
         let scan = Scan { repository: self.clone(), ranges, walk: first.next.is_some().then_some(walk) };
         let rest = stream::try_unfold(scan, |mut scan| async move {
