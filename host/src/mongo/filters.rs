@@ -201,6 +201,11 @@ fn contains(terms: &Terms) -> Result<Document> {
     })
 }
 
+/// The projection to what a comparison of revisions needs.
+pub(super) fn revisions() -> Document {
+    doc! { "revision": 1, "deleted_at": 1 }
+}
+
 #[cfg(test)]
 mod tests {
     use bson::DateTime;

@@ -25,6 +25,7 @@ mod reads;
 mod repository;
 mod restore;
 mod transaction;
+mod walk;
 
 pub use bulk::ChangeSink;
 pub use changes::{ChangeEvent, Changes, ChangesError, Position};
@@ -32,8 +33,9 @@ pub use connect::{ConnectOptions, check_uri};
 pub use jobs::{Finding, JobKind, JobRecord, JobState, Needs, PartRecord, PartScope, Place, TakenPart, Tally};
 pub use leases::{Claim, Holder, Lease, LeaseNote, Sighting};
 pub use markers::Decision;
-pub use ranges::{Batch, IdRange, Route, Walk};
+pub use ranges::IdRange;
 pub use reads::MemCellStream;
 pub use repository::Repository;
 pub use restore::Returned;
 pub use transaction::{Committed, Ending, Participants, Transaction};
+pub use walk::{Batch, Route, Walk};

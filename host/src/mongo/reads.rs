@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use mongodb::Cursor;
 
@@ -158,7 +158,7 @@ impl Repository {
             .allow_disk_use(true);
         let mut cells = Vec::new();
         collect(bounded(self.timeout, find).await?, self.timeout, &mut cells).await?;
-        cells.iter().map(id).collect()
+        cells.iter().map(|cell| id(cell.as_raw())).collect()
     }
 }
 
@@ -182,8 +182,8 @@ fn into_stream(cursor: Cursor<RawDocumentBuf>, timeout: Duration) -> MemCellStre
 }
 
 /// The id of a stored document, as a bound of a query.
-pub(super) fn id(cell: &MemCell) -> Result<Bson> {
-    let id = cell.field("_id").and_then(|id| Bson::try_from(id).ok());
+pub(super) fn id(document: &RawDocument) -> Result<Bson> {
+    let id = document.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
     id.ok_or_else(|| Error::new(ErrorKind::Internal, "a stored document has no readable _id"))
 }
 

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt as _, StreamExt as _};
-use memcell_host::memcell::EventId;
+use memcell_host::memcell::{DocumentKey, EventId};
+use memcell_host::mongo::{IdRange, Route};
 use memcell_host::query::{BulkScope, Filter, Page, TimeRange, Visibility};
 use memcell_host::{ErrorKind, Result};
 use serde_json::json;
@@ -116,4 +117,39 @@ async fn connecting_needs_no_server() {
     let options = crate::options(&fixture.server.uri());
     let repository = memcell_host::mongo::Repository::connect(&options, fixture.clock.clone()).await.unwrap();
     assert_eq!(repository.ping().await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_by_ids_outlives_its_query() {
+    let mut fixture = Fixture::on(Server::start(&["--sync-on-commit"])).await;
+    let documents: Vec<_> = (0..8000_i32).map(|n| bson::doc! { "_id": n }).collect();
+    fixture.foreign.insert_many(&documents).await.unwrap();
+    let mut by_ids = fixture.repository.walk(Route::Ids(IdRange::default()));
+    let mut natural = fixture.repository.walk(Route::Natural);
+    let first = by_ids.next().await.unwrap();
+    natural.next().await.unwrap();
+    fixture.server.kill();
+    fixture.server.launch();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = fixture.repository.ping().await {
+        assert!(error.is_retryable() && Instant::now() < deadline, "{error:?}");
+    }
+    let mut ids: Vec<_> = first.documents.iter().map(|cell| cell.key().unwrap()).collect();
+    loop {
+        let batch = by_ids.next().await.unwrap();
+        ids.extend(batch.documents.iter().map(|cell| cell.key().unwrap()));
+        if batch.next.is_none() {
+            break;
+        }
+    }
+    let all = documents.iter().map(|document| document.get("_id").unwrap().clone());
+    let keys = all.map(|id| DocumentKey::from_id(bson::RawBson::try_from(id).unwrap().as_raw_bson_ref()).unwrap());
+    assert!(ids.into_iter().eq(keys), "each once, in their order");
+    let error = loop {
+        match natural.next().await {
+            Ok(batch) => assert!(batch.next.is_some(), "the query was forgotten before its end"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_retryable(), "{error:?}");
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use memcell_plugin::{
-    AnswerBytes, Found, Header, Moment, Outcome, Record, Rule, Stats, Step, Write, after_cursor, key_of_cursor,
+    AnswerBytes, Digest, Found, Header, Moment, Outcome, Record, Rule, Stats, Step, Write, after_cursor, key_of_cursor,
 };
 use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
@@ -114,6 +114,26 @@ impl Database {
             records.push(Some(Record::decode(found.value())?));
         }
         Ok(records)
+    }
+
+    /// The digest of each key's entry that has not expired at `moment`.
+    pub(crate) fn digest_many(
+        &mut self,
+        keys: &[String],
+        head_bytes: usize,
+        moment: &Moment,
+    ) -> Result<Vec<Option<Digest>>, Failure> {
+        let reader = self.reader()?;
+        let mut digests = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Some(found) = reader.get(key.as_str())? else {
+                digests.push(None);
+                continue;
+            };
+            let (header, value) = Header::split(found.value())?;
+            digests.push(Digest::of_value(&header, value, head_bytes, moment));
+        }
+        Ok(digests)
     }
 
     /// The header of a key's record.

@@ -41,7 +41,7 @@ mod reserve;
 use std::path::Path;
 
 use memcell_plugin::{
-    Backend, Error, Header, Limits, Moment, Outcome, Record, Result, Rule, Settings, Stats, Step, Write,
+    Backend, Digest, Error, Header, Limits, Moment, Outcome, Record, Result, Rule, Settings, Stats, Step, Write,
 };
 use redb::backends::FileBackend;
 
@@ -89,6 +89,11 @@ impl Backend for FileStore {
 
     fn read_many(&mut self, keys: &[String]) -> Result<Vec<Option<Record>>> {
         self.call(|database| database.read_many(keys.iter().map(String::as_str)))
+    }
+
+    /// As the default, but for copying the values.
+    fn digest_many(&mut self, keys: &[String], head_bytes: usize, moment: &Moment) -> Result<Vec<Option<Digest>>> {
+        self.call(|database| database.digest_many(keys, head_bytes, moment))
     }
 
     fn write(&mut self, key: String, record: Record) -> Result<()> {

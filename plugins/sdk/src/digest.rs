@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::record::Record;
+use crate::record::{Header, Record};
 use crate::rules::Moment;
 
 /// The most bytes of a value that a digest repeats.
@@ -29,11 +29,18 @@ pub struct Digest {
 impl Digest {
     /// The digest of a record; `None` of a tombstone and of what has expired at `moment`.
     pub fn of(record: &Record, head_bytes: usize, moment: &Moment) -> Option<Self> {
-        let value = record.value.as_deref().filter(|_| !moment.has_passed(record.expires_at))?;
+        Self::of_value(&record.header(), record.value.as_deref().unwrap_or_default(), head_bytes, moment)
+    }
+
+    /// As [`Digest::of`], of a record that is in two parts, as [`Header::split`] makes them.
+    pub fn of_value(header: &Header, value: &[u8], head_bytes: usize, moment: &Moment) -> Option<Self> {
+        if header.is_tombstone() || moment.has_passed(header.expires_at) {
+            return None;
+        }
         let (head, rest) = value.split_at_checked(head_bytes).unwrap_or((value, &[]));
         Some(Self {
-            stamp: record.stamp,
-            expires_at: record.expires_at,
+            stamp: header.stamp,
+            expires_at: header.expires_at,
             head: head.to_vec(),
             // No backend takes values of 4 GiB.
             value_bytes: u32::try_from(value.len()).unwrap_or(u32::MAX),

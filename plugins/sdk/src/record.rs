@@ -61,7 +61,7 @@ impl Record {
     /// # Errors
     /// [`Error::Corrupt`] for anything that it can't have made.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let (header, value) = split(bytes)?;
+        let (header, value) = Header::split(bytes)?;
         Ok(Self {
             stamp: header.stamp,
             expires_at: header.expires_at,
@@ -93,32 +93,36 @@ impl Header {
     /// # Errors
     /// As [`Record::decode`].
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        split(bytes).map(|(header, _)| header)
+        Self::split(bytes).map(|(header, _)| header)
     }
-}
 
-fn split(bytes: &[u8]) -> Result<(Header, &[u8])> {
-    let Some((&[version, flags, ref numbers @ ..], value)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
-        return Err(Error::corrupt(format!("a stored record of {} bytes is cut short", bytes.len())));
-    };
-    if version != VERSION {
-        return Err(Error::corrupt(format!("a stored record has the unknown format {version}")));
+    /// The header of an encoded record, and its value where it is; that of a tombstone is empty.
+    ///
+    /// # Errors
+    /// As [`Record::decode`].
+    pub fn split(bytes: &[u8]) -> Result<(Self, &[u8])> {
+        let Some((&[version, flags, ref numbers @ ..], value)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+            return Err(Error::corrupt(format!("a stored record of {} bytes is cut short", bytes.len())));
+        };
+        if version != VERSION {
+            return Err(Error::corrupt(format!("a stored record has the unknown format {version}")));
+        }
+        let (stamp, expires_at) = two_numbers(numbers);
+        let is_tombstone = flags & FLAG_TOMBSTONE != 0;
+        let expires = flags & FLAG_EXPIRES != 0;
+        let is_canonical = flags & !(FLAG_TOMBSTONE | FLAG_EXPIRES) == 0
+            && (expires || expires_at == 0)
+            && (!is_tombstone || value.is_empty());
+        if !is_canonical {
+            return Err(Error::corrupt("a stored record contradicts itself"));
+        }
+        let header = Self {
+            stamp,
+            expires_at: expires.then_some(expires_at),
+            value_bytes: (!is_tombstone).then_some(value.len()),
+        };
+        Ok((header, value))
     }
-    let (stamp, expires_at) = two_numbers(numbers);
-    let is_tombstone = flags & FLAG_TOMBSTONE != 0;
-    let expires = flags & FLAG_EXPIRES != 0;
-    let is_canonical = flags & !(FLAG_TOMBSTONE | FLAG_EXPIRES) == 0
-        && (expires || expires_at == 0)
-        && (!is_tombstone || value.is_empty());
-    if !is_canonical {
-        return Err(Error::corrupt("a stored record contradicts itself"));
-    }
-    let header = Header {
-        stamp,
-        expires_at: expires.then_some(expires_at),
-        value_bytes: (!is_tombstone).then_some(value.len()),
-    };
-    Ok((header, value))
 }
 
 /// Two big-endian numbers, one after the other.
