@@ -198,6 +198,11 @@ impl TestHost {
         self.directory.path()
     }
 
+    /// The configuration of its backends.
+    pub fn backends(&self) -> &[BackendConfig] {
+        &self.config.backends
+    }
+
     /// Ends the API and the store, and starts them again on the same MongoDB with these backends.
     pub async fn restart(&mut self, backends: Vec<BackendConfig>) -> Result<()> {
         self.end().await?;

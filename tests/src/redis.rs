@@ -55,6 +55,16 @@ impl RedisServer {
         self.wait_until_ready()
     }
 
+    /// Between [`RedisServer::kill`] and [`RedisServer::run`]: lets it run for a while where nobody looks for it, on the same data.
+    pub fn elsewhere<T>(&mut self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let port = std::mem::replace(&mut self.port, free_port()?);
+        let done = self.run().and_then(|()| work(self));
+        let ended = self.kill();
+        self.port = port;
+        let done = done?;
+        ended.map(|()| done)
+    }
+
     /// SIGKILL, as by a crash.
     pub fn kill(&mut self) -> Result<()> {
         let mut child = self.child.take().context("the server doesn't run")?;

@@ -1,6 +1,6 @@
 //! What looked wrong, and whether it is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -171,24 +171,27 @@ pub(super) async fn settle(
 async fn conclude(task: &mut Task<'_>, confirmed: Vec<Suspect>, tally: &mut Tally) -> Result<(), TaskError> {
     let repairs = task.repairs();
     for suspects in confirmed.chunks(BATCH) {
+        let mut rejected = HashSet::new();
         if repairs {
             let keys = suspects.iter().map(|suspect| suspect.key.clone()).collect();
-            task.have_reread(keys).await?;
-            tally.repaired += suspects.len() as u64;
+            rejected.extend(task.have_reread(keys).await?);
+            tally.rejected += rejected.len() as u64;
+            tally.repaired += (suspects.len() - rejected.len()) as u64;
         }
         for suspect in suspects {
+            let repaired = repairs && !rejected.contains(&suspect.key);
             suspect.kind.count_in(tally);
             let (key, kind) = (&suspect.key, suspect.kind.as_str());
             task.mirror.metrics().job_difference(kind);
             tracing::warn!(
                 job = %task.job.id, backend = %task.job.backend, event_id = %key, kind,
-                paths = suspect.paths.join(", "), repaired = repairs, "the copy differs from mongodb"
+                paths = suspect.paths.join(", "), repaired, "the copy differs from mongodb"
             );
             task.remember(Finding {
                 event_id: key.to_string(),
                 kind: kind.to_owned(),
                 paths: suspect.paths.clone(),
-                repaired: repairs,
+                repaired,
             });
         }
     }

@@ -197,11 +197,11 @@ impl Task<'_> {
         }
     }
 
-    /// Has the tail read these documents anew and replace their copies, in its own order.
+    /// Has the tail read these documents anew and replace their copies, in its own order. Answers those that the backend doesn't take.
     ///
     /// # Errors
     /// If it can't, or takes too long.
-    pub(super) async fn have_reread(&self, keys: Vec<DocumentKey>) -> Result<(), TaskError> {
+    pub(super) async fn have_reread(&self, keys: Vec<DocumentKey>) -> Result<Vec<DocumentKey>, TaskError> {
         match tokio::time::timeout(REREAD_TIMEOUT, self.mirror.repair(keys)).await {
             Ok(end) => Ok(end?),
             Err(_) => Err(TaskError::NotReady("too busy to read documents anew".to_owned())),

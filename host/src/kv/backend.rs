@@ -81,6 +81,7 @@ impl Backend {
                 metrics: metrics.clone(),
                 max_read: MaxRead::unlimited(),
                 cpu_counted: Cell::default(),
+                token: Cell::default(),
             };
             let ended = CancellationToken::new();
             let at_end = ended.clone().drop_guard();

@@ -108,9 +108,29 @@ impl Calls {
         result
     }
 
+    /// What `ask` answers for the keys that this instance can have an entry for; there is none for longer ones.
+    async fn for_possible<T>(
+        &mut self,
+        keys: &[String],
+        ask: impl AsyncFnOnce(&mut Self, &[String]) -> Result<Vec<Option<T>>, KvError>,
+    ) -> Result<Vec<Option<T>>, KvError> {
+        let fits = |key: &String| key.len() <= self.max_key_bytes;
+        if keys.iter().all(fits) {
+            return ask(self, keys).await;
+        }
+        let places: Vec<bool> = keys.iter().map(fits).collect();
+        let possible: Vec<String> = keys.iter().filter(|key| fits(key)).cloned().collect();
+        let mut found = ask(self, &possible).await?.into_iter();
+        Ok(places.into_iter().map(|fits| if fits { found.next().flatten() } else { None }).collect())
+    }
+
     /// One answer per key. A batch whose answer is too large for the plugin is asked for in halves; one that is too large for the
     /// host costs the instance, so that later batches are smaller.
     pub(super) async fn get(&mut self, keys: &[String]) -> Result<Vec<Option<Entry>>, KvError> {
+        self.for_possible(keys, Self::get_possible).await
+    }
+
+    async fn get_possible(&mut self, keys: &[String]) -> Result<Vec<Option<Entry>>, KvError> {
         let mut found = Vec::with_capacity(keys.len());
         let mut waiting: Vec<&[String]> = keys.chunks(self.max_batch.min(self.max_read.get())).rev().collect();
         while let Some(part) = waiting.pop() {
@@ -133,6 +153,10 @@ impl Calls {
 
     /// One digest per key. A batch of values that are too much for the plugin at a time is asked for in halves.
     pub(super) async fn digests(&mut self, keys: &[String], head_bytes: u32) -> Result<Vec<Option<Digest>>, KvError> {
+        self.for_possible(keys, async |calls, keys| calls.digests_possible(keys, head_bytes).await).await
+    }
+
+    async fn digests_possible(&mut self, keys: &[String], head_bytes: u32) -> Result<Vec<Option<Digest>>, KvError> {
         let mut found = Vec::with_capacity(keys.len());
         let mut waiting: Vec<&[String]> = keys.chunks(self.max_batch).rev().collect();
         while let Some(part) = waiting.pop() {

@@ -34,6 +34,8 @@ pub(super) struct Shard {
     pub(super) max_read: MaxRead,
     /// How much of the thread's processor time is in the metrics.
     pub(super) cpu_counted: Cell<Duration>,
+    /// What instances hold, and so has to be told to each new one.
+    pub(super) token: Cell<Option<u64>>,
 }
 
 /// Whether an instance is there to be called.
@@ -97,8 +99,7 @@ impl Shard {
     }
 
     async fn open(&self, breaker: &mut Breaker, generation: &mut u64) -> Phase {
-        let opened = Instance::open(&self.plugin, &self.config, &self.grants, self.number).await;
-        match opened {
+        match self.open_instance().await {
             Ok(instance) => {
                 self.status.opened(instance.capabilities());
                 self.status.set_memory_bytes(instance.memory_bytes());
@@ -124,6 +125,15 @@ impl Shard {
             Err(error) if error.ends_instance() => self.lost(&error, breaker),
             Err(error) => self.unopened(&error, breaker),
         }
+    }
+
+    /// An instance that holds what those before it did.
+    async fn open_instance(&self) -> Result<Instance, KvError> {
+        let mut instance = Instance::open(&self.plugin, &self.config, &self.grants, self.number).await?;
+        if let Some(token) = self.token.get() {
+            instance.hold(token).await?;
+        }
+        Ok(instance)
     }
 
     /// Half-open: one health check decides.
@@ -176,7 +186,13 @@ impl Shard {
                     broken = reply_with(reply, answer).err();
                 }
                 (Work::InDoubt { reply }, None) => broken = reply_with(reply, calls.in_doubt().await).err(),
-                (Work::Hold { token, reply }, None) => broken = reply_with(reply, calls.hold(token).await).err(),
+                (Work::Hold { token, reply }, None) => {
+                    let answer = calls.hold(token).await;
+                    if answer.is_ok() {
+                        self.token.set(Some(token));
+                    }
+                    broken = reply_with(reply, answer).err();
+                }
                 (Work::Flush { reply }, None) => broken = reply_with(reply, calls.flush().await).err(),
                 (Work::Direct(_), None) => {}
             }

@@ -66,13 +66,27 @@ pub(super) struct Stored {
     pub(super) inventory: Inventory,
 }
 
+/// Why a record was not written.
+#[derive(Debug)]
+pub(super) enum NotWritten {
+    Backend(KvError),
+    /// A write under a larger token than ours was there before.
+    FencedOff,
+}
+
+impl From<KvError> for NotWritten {
+    fn from(error: KvError) -> Self {
+        Self::Backend(error)
+    }
+}
+
 /// What a backend's checkpoints come to.
 #[derive(Debug)]
 pub(super) enum Found {
     /// At least one shard has none: it is empty, or was emptied.
     Nothing,
-    /// All shards have one, but one without a position: the backend has not been filled yet.
-    Unfilled,
+    /// All shards have one, but one without a position: the backend has not been filled yet, or has to be filled again.
+    Unfilled { anchor: Anchor },
     /// The tail goes on here, if MongoDB is still the same.
     Position { position: Position, anchor: Anchor, at_millis: u64 },
     /// The backend belongs to something else than this mirror, or to another number of shards.
@@ -106,13 +120,13 @@ impl Checkpoint {
     }
 
     /// Writes the record to all shards, and returns once it is durable. Answers the bytes of its key and value.
-    pub(super) async fn write(&self, backend: &Backend, stamp: u64) -> Result<usize, KvError> {
+    pub(super) async fn write(&self, backend: &Backend, stamp: u64) -> Result<usize, NotWritten> {
         let value = serde_json::to_vec(self).map_err(|error| KvError::Down(error.to_string()))?;
         for shard in 0..backend.shard_count() {
             let entry = Entry { key: KEY.to_owned(), stamp, expires_at: None, value: value.clone() };
             for end in backend.write_to(shard, vec![Write::Put(entry)], Condition::Always).await {
                 if end? == Outcome::Stale {
-                    return Err(KvError::Down("another host has taken over the shared backend".to_owned()));
+                    return Err(NotWritten::FencedOff);
                 }
             }
         }
@@ -173,12 +187,16 @@ impl Checkpoint {
             return Ok(Stored { found: Found::Nothing, bytes, record: None, inventory });
         }
         // A position that can't be read is as good as none: the backend is filled again.
-        let found = oldest.as_ref().and_then(|record| {
-            let position = Position::from_text(record.position.as_ref()?).ok()?;
-            Some(Found::Position { position, anchor: record.anchor.clone(), at_millis: record.at_millis })
-        });
         let record = oldest.map(|record| record.with_inventory(inventory.clone()));
-        Ok(Stored { found: found.unwrap_or(Found::Unfilled), bytes, record, inventory })
+        let found = record.as_ref().map_or(Found::Nothing, |record| {
+            let position = record.position.as_ref().and_then(|text| Position::from_text(text).ok());
+            let (anchor, at_millis) = (record.anchor.clone(), record.at_millis);
+            match position {
+                Some(position) => Found::Position { position, anchor, at_millis },
+                None => Found::Unfilled { anchor },
+            }
+        });
+        Ok(Stored { found, bytes, record, inventory })
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {

@@ -8,10 +8,11 @@ use futures::FutureExt;
 use futures::future::select_all;
 use tokio::sync::watch;
 
-use super::checkpoint::{Anchor, Checkpoint, Found, Stored};
+use super::checkpoint::{Anchor, Checkpoint, Found, NotWritten, Stored};
 use super::feed::Feed;
 use super::refill::{self, RefillError, Sweeper};
 use super::tail::{self, Tail, TailError};
+use super::turn::Kept;
 use super::{Inner, MirrorState, Purpose, doubts, turn};
 use crate::kv::{Backend, Engine, KvError, Plugin, ShardState};
 use crate::mongo::{Changes, ChangesError, Position};
@@ -151,6 +152,12 @@ impl From<KvError> for SessionError {
     }
 }
 
+impl From<NotWritten> for SessionError {
+    fn from(error: NotWritten) -> Self {
+        Self::Passing(error.into())
+    }
+}
+
 impl From<RefillError> for SessionError {
     fn from(error: RefillError) -> Self {
         Self::Passing(error.into())
@@ -160,9 +167,15 @@ impl From<RefillError> for SessionError {
 /// From session to session: each lasts as long as the instances stay the same and nothing fails.
 async fn look_after(mirror: &Inner, backend: &Backend, place: &mut Place) {
     let mut retry = RETRY_MIN;
+    let mut known: Option<Vec<Option<u64>>> = None;
     loop {
         let Some((states, mut changed)) = running(mirror, backend).await else { return };
         let instances = generations(&states);
+        if mirror.is_shared() && known.as_ref().is_some_and(|known| *known != instances) {
+            mirror.instances_lost.store(true, Ordering::Release);
+            turn::note_loss(mirror, true).await;
+        }
+        known = Some(instances.clone());
         let come_to = mirror.progress.newest_applied();
         let end = tokio::select! {
             // First of all: a host that was paused has to notice what it lost before it goes on.
@@ -270,18 +283,29 @@ async fn take_turn(
     }
     let end = tokio::select! {
         biased;
-        () = turn::keep(mirror) => None,
-        end = session(mirror, backend, generations, place, retry) => Some(end),
+        kept = turn::keep(mirror) => Err(kept),
+        end = session(mirror, backend, generations, place, retry) => Ok(end),
     };
     match end {
-        Some(Err(SessionError::Passing(TailError::FencedOff))) | None => {
-            turn::lost(mirror);
-            *place = Place::default();
-            tracing::warn!(backend = %mirror.config.name, "another host mirrors to the shared backend now, or may do so soon");
-            Ok(())
+        Err(Kept::ToFill) => {
+            tracing::warn!(backend = %mirror.config.name, "another host has noticed that the shared backend may have lost data");
         }
-        Some(end) => end,
+        Err(Kept::NoLonger) => {
+            turn::lapsed(mirror);
+            tracing::warn!(
+                backend = %mirror.config.name,
+                "this host could not keep its turn at the shared backend: another one may mirror to it now"
+            );
+        }
+        Ok(Err(SessionError::Passing(TailError::FencedOff))) => {
+            turn::give_back(mirror).await;
+            turn::is_over(mirror);
+            tracing::warn!(backend = %mirror.config.name, "another host mirrors to the shared backend now");
+        }
+        Ok(end) => return end,
     }
+    *place = Place::default();
+    Ok(())
 }
 
 /// Follows MongoDB with these instances, and fills those that have not been filled meanwhile. `Ok`: the collection came to an
@@ -309,14 +333,13 @@ async fn session(
     place.generations = generations.to_vec();
     mirror.accept();
     let changes = open(mirror, place).await?;
-    let is_past_unknown = place.position.is_none();
     // Every change that isn't visible yet is in the stream, so what is copied now can only be overtaken by it.
     place.position = changes.position().or(place.position.take());
     let unfilled: Vec<u32> = (0..backend.shard_count()).filter(|shard| !mirror.is_shard_filled(*shard)).collect();
     let mut feed = Feed::start(changes);
     let mut tail = Tail::new(mirror, backend, &mut place.position, persistent);
     let follow = tail.follow(&mut feed);
-    let fill = fill(mirror, backend, generations, &unfilled, is_past_unknown);
+    let fill = fill(mirror, backend, generations, &unfilled);
     let doubts = doubts::watch(mirror, backend, in_doubt);
     tokio::pin!(follow, fill, doubts);
     let end = tokio::select! {
@@ -335,7 +358,7 @@ async fn session(
     };
     if end.is_ok() {
         tracing::warn!(backend = %mirror.config.name, "the collection was dropped or renamed, its copies are compared anew");
-        mirror.must_be_filled();
+        mirror.must_be_compared();
     }
     Ok(end?)
 }
@@ -361,7 +384,7 @@ async fn resume(
     {
         mirror.checkpoint_holds(record.with_inventory(needed.clone()).write(backend, mirror.clock.now()).await?);
     }
-    if let Found::Position { anchor, .. } = &found {
+    if let Found::Position { anchor, .. } | Found::Unfilled { anchor } = &found {
         mirror.set_anchor(anchor.clone());
         if has_gone_back(mirror).await? {
             lose_track(mirror, refill::GONE_BACK);
@@ -372,21 +395,23 @@ async fn resume(
     match found {
         Found::Mismatch(reason) => return Err(SessionError::Mismatch(reason)),
         // The same instances as before, and the same store under them: the mirror knows better.
-        Found::Position { .. } | Found::Unfilled if place.generations == generations => {}
-        // What the instances before had applied since their last flush may be gone.
-        Found::Position { position, at_millis, .. } => {
-            if mirror.is_shared() && !place.generations.is_empty() {
-                // An instance that gave up may have noticed that a server behind it has lost its data; the checkpoint may
-                // lie on another one.
-                mirror.must_be_filled();
-            } else {
-                mirror.all_are_filled(generations);
-                mirror.checkpoint_written();
-                mirror.set_checkpoint_moment(at_millis);
-            }
+        Found::Position { .. } | Found::Unfilled { .. } if place.generations == generations => {}
+        // An instance that gave up may have noticed that a server behind it has lost its data; the checkpoint may lie on another one.
+        // Said there as well, for whoever goes on if this host can't.
+        Found::Position { position, .. } if mirror.instances_lost.load(Ordering::Acquire) => {
+            mirror.must_be_filled();
+            let record = Checkpoint::new(backend.shard_count(), &collection, None, mirror.anchor(), needed);
+            mirror.checkpoint_holds(record.write(backend, mirror.clock.now()).await?);
             place.position = Some(position);
         }
-        Found::Unfilled => {
+        // What the instances before had applied since their last flush may be gone.
+        Found::Position { position, at_millis, .. } => {
+            mirror.all_are_filled(generations);
+            mirror.checkpoint_written();
+            mirror.set_checkpoint_moment(at_millis);
+            place.position = Some(position);
+        }
+        Found::Unfilled { .. } => {
             mirror.has_lost_track();
             place.position = None;
         }
@@ -399,6 +424,10 @@ async fn resume(
             mirror.has_lost_track();
             place.position = None;
         }
+    }
+    if mirror.instances_lost.load(Ordering::Acquire) {
+        // The backend itself says by now that it has to be filled.
+        turn::note_loss(mirror, false).await;
     }
     Ok(())
 }
@@ -446,21 +475,19 @@ fn lose_track(mirror: &Inner, reason: &str) {
     }
 }
 
-/// Copies everything to these shards, if any, and removes what MongoDB doesn't have if they may hold such. `is_past_unknown`: the
-/// tail doesn't know what happened since what they hold was written.
+/// Copies everything to these shards, if any, and removes what MongoDB doesn't have if they may hold such.
 async fn fill(
     mirror: &Inner,
     backend: &Backend,
     generations: &[Option<u64>],
     shards: &[u32],
-    is_past_unknown: bool,
 ) -> Result<(), SessionError> {
     if shards.is_empty() {
         return Ok(());
     }
     let sweep = mirror.sweep_due.load(Ordering::Acquire);
     // An instance that holds nothing yet refuses nothing but what is newer.
-    refill::copy_all(mirror, backend, shards, sweep && is_past_unknown).await?;
+    refill::copy_all(mirror, backend, shards, sweep && mirror.compare_due.load(Ordering::Acquire)).await?;
     if sweep {
         if mirror.loss_unexplained.load(Ordering::Acquire) {
             refill::check_loss(mirror, backend).await?;
@@ -472,5 +499,6 @@ async fn fill(
         let generation = generations.get(*shard as usize).copied().flatten();
         mirror.set_filled(*shard, generation.unwrap_or(0));
     }
+    mirror.instances_lost.store(false, Ordering::Release);
     Ok(())
 }

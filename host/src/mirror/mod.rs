@@ -119,6 +119,10 @@ struct Inner {
     gone_back: AtomicBool,
     /// Whether somebody has said that it may remove most of what the backend holds.
     may_remove_most: AtomicBool,
+    /// Whether copies that look as if they were current may not be: nobody has told what changed since they were written.
+    compare_due: AtomicBool,
+    /// An instance of a shared backend gave up since all was filled: a server behind it may have lost its data.
+    instances_lost: AtomicBool,
     /// Whether the backend holds a checkpoint of this mirror.
     has_checkpoint: AtomicBool,
     /// Of the last checkpoint.
@@ -184,6 +188,8 @@ impl Mirror {
             loss_unexplained: AtomicBool::new(false),
             gone_back: AtomicBool::new(false),
             may_remove_most: AtomicBool::new(false),
+            compare_due: AtomicBool::new(false),
+            instances_lost: AtomicBool::new(false),
             has_checkpoint: AtomicBool::new(false),
             anchor: Mutex::new(Anchor::new()),
             checkpoint_moment: AtomicU64::new(0),
@@ -256,12 +262,13 @@ impl Mirror {
     }
 
     /// Reads these documents anew and makes the backend agree, whatever its stamps say. Done by the tail, in its own order, so
-    /// that it can't undo a concurrent change. Returns when it is done; bring a deadline.
+    /// that it can't undo a concurrent change. Returns when it is done; bring a deadline. Answers the keys of documents that the backend
+    /// doesn't take: there is no copy of them now.
     ///
     /// # Errors
     /// [`KvError::QueueFull`] if too many are waiting; what the backend answered; [`KvError::Down`] if MongoDB can't be read or
     /// the mirror stopped meanwhile, after which nothing was changed or all of it can be asked for again.
-    pub async fn repair(&self, keys: Vec<DocumentKey>) -> Result<(), KvError> {
+    pub async fn repair(&self, keys: Vec<DocumentKey>) -> Result<Vec<DocumentKey>, KvError> {
         if !self.is_tailing() {
             self.inner.metrics.repairs("refused", keys.len());
             return Err(KvError::Down("another host mirrors to this backend, and is the one to repair it".to_owned()));
@@ -579,21 +586,27 @@ impl Inner {
         generations.iter().zip(0..).for_each(|(generation, shard)| self.set_filled(shard, generation.unwrap_or(0)));
     }
 
-    /// As [`Inner::must_be_filled`], and nobody has told what was deleted. Answers whether that is news.
+    /// As [`Inner::must_be_compared`], and nobody has told what was deleted. Answers whether that is news.
     fn has_lost_track(&self) -> bool {
-        self.must_be_filled();
+        self.must_be_compared();
         !self.loss_unexplained.swap(true, Ordering::AcqRel)
     }
 
     /// Everything is copied, and nothing left that MongoDB doesn't have.
     fn has_swept(&self) {
-        for flag in [&self.sweep_due, &self.loss_unexplained, &self.may_remove_most] {
+        for flag in [&self.sweep_due, &self.compare_due, &self.loss_unexplained, &self.may_remove_most] {
             flag.store(false, Ordering::Release);
         }
         if self.gone_back.swap(false, Ordering::AcqRel) {
             // From now on it is this MongoDB's, whatever the one before was told.
             self.set_anchor(Anchor::new());
         }
+    }
+
+    /// As [`Inner::must_be_filled`], and what is there may be other than it looks.
+    fn must_be_compared(&self) {
+        self.compare_due.store(true, Ordering::Release);
+        self.must_be_filled();
     }
 
     /// Nothing counts as filled any more, and what is there may be gone from MongoDB.

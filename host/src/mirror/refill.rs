@@ -48,7 +48,7 @@ pub enum RefillError {
     #[error(
         "{GONE_BACK}, and the backend has copies that would be lost if it were made the same: at least {missing} of documents that \
          mongodb doesn't have, and {newer} that are newer than mongodb's. Nothing is removed or replaced. To have the documents back \
-         that are missing, run `memcell restore`; to have the backend follow mongodb as it is, run `memcell backfill --sweep`"
+         that are missing, stop all hosts and run `memcell restore`; to have the backend follow mongodb as it is, run `memcell backfill --sweep`"
     )]
     GoneBack {
         /// Copies without a document.
@@ -84,17 +84,27 @@ pub(super) async fn copy(
         writer.push(change).await?;
     }
     writer.write_all().await?;
-    Ok(Copied { written: writer.written - writer.rejected, rejected: writer.rejected })
+    let rejected = writer.rejected.len() as u64;
+    Ok(Copied { written: writer.written - rejected, rejected })
 }
 
-/// Re-reads these keys and writes what is found, or the tombstone of what isn't. Answers the keys whose write was refused as
-/// stale. On an error some of them may be done; doing them again is harmless.
+/// What came of keys that were read anew, but for those that are as they should be.
+#[derive(Debug, Default)]
+pub(super) struct Reread {
+    /// Whose write was refused as stale.
+    pub(super) stale: Vec<DocumentKey>,
+    /// Whose document the backend will never take: it has no copy.
+    pub(super) rejected: Vec<DocumentKey>,
+}
+
+/// Re-reads these keys and writes what is found, or the tombstone of what isn't. On an error some of them may be done; doing them
+/// again is harmless.
 pub(super) async fn reread(
     mirror: &Inner,
     backend: &Backend,
     keys: &[DocumentKey],
     condition: Condition,
-) -> Result<Vec<DocumentKey>, RefillError> {
+) -> Result<Reread, RefillError> {
     let mut writer = Writer::new(mirror, backend, condition);
     // Read before MongoDB is asked: what is found gone was gone at this time.
     let reading = mirror.clock.now_before_inserts();
@@ -137,7 +147,7 @@ pub(super) async fn copy_all(
             }
         }
     }
-    let refused = writer.finish().await?;
+    let refused = writer.finish().await?.stale;
     if compares {
         have_reread(mirror, refused).await?;
     }
@@ -150,7 +160,8 @@ async fn have_reread(mirror: &Inner, keys: Vec<DocumentKey>) -> Result<(), Refil
         match mirror.repairs.add(keys.clone()) {
             Ok(done) => {
                 let stopped = || Err(KvError::Down("the tail stopped before everything was compared".to_owned()));
-                return Ok(done.await.unwrap_or_else(|_| stopped())?);
+                done.await.unwrap_or_else(|_| stopped())?;
+                return Ok(());
             }
             // Others have handed it a lot: it gets there.
             Err(_) => tokio::time::sleep(REPAIRS_POLL).await,
@@ -267,11 +278,12 @@ struct Writer<'a> {
     under_way: Option<UnderWay<'a>>,
     stale: Vec<DocumentKey>,
     written: u64,
-    rejected: u64,
+    rejected: Vec<DocumentKey>,
 }
 
 struct UnderWay<'a> {
-    keys: Vec<DocumentKey>,
+    /// With their stamps.
+    keys: Vec<(DocumentKey, u64)>,
     ends: Begun<'a, Vec<Result<Outcome, KvError>>>,
 }
 
@@ -286,7 +298,7 @@ impl<'a> Writer<'a> {
             under_way: None,
             stale: Vec::new(),
             written: 0,
-            rejected: 0,
+            rejected: Vec::new(),
         }
     }
 
@@ -308,10 +320,10 @@ impl<'a> Writer<'a> {
         Ok(full)
     }
 
-    /// Writes what is left, and answers the keys whose write was stale.
-    async fn finish(mut self) -> Result<Vec<DocumentKey>, RefillError> {
+    /// Writes what is left.
+    async fn finish(mut self) -> Result<Reread, RefillError> {
         self.write_all().await?;
-        Ok(self.stale)
+        Ok(Reread { stale: self.stale, rejected: self.rejected })
     }
 
     async fn write_all(&mut self) -> Result<(), RefillError> {
@@ -326,7 +338,7 @@ impl<'a> Writer<'a> {
         let mut writes = Vec::with_capacity(changes.len());
         for change in changes {
             writes.push(self.mirror.copies.write(&change.key, change.stamp, change.document.as_ref())?);
-            keys.push(change.key);
+            keys.push((change.key, change.stamp));
         }
         let ends = Begun::new(self.backend.write(writes, self.condition)).await;
         self.settle().await?;
@@ -340,16 +352,25 @@ impl<'a> Writer<'a> {
         self.mirror.metrics.refreshed(keys.len() as u64);
         self.written += keys.len() as u64;
         let mut failure = None;
-        for (key, end) in keys.into_iter().zip(ends) {
+        let mut outdated = Vec::new();
+        for ((key, stamp), end) in keys.into_iter().zip(ends) {
             match end {
                 Ok(Outcome::Applied) => {}
                 Ok(Outcome::Stale) => self.stale.push(key),
                 Err(error) if error.is_permanent() => {
-                    self.rejected += 1;
                     self.mirror.report_rejected(&key, &error);
+                    outdated.push(self.mirror.copies.write(&key, stamp, None)?);
+                    self.rejected.push(key);
                 }
                 Err(error) => failure = Some(error),
             }
+        }
+        if outdated.is_empty() {
+            return failure.map_or(Ok(()), |error| Err(error.into()));
+        }
+        // The copy that was to be replaced is not one of the document any more.
+        for end in self.backend.write(outdated, self.condition).await {
+            failure = failure.or(end.err().filter(|error| !error.is_permanent()));
         }
         failure.map_or(Ok(()), |error| Err(error.into()))
     }

@@ -14,8 +14,11 @@ const MAX_KEYS: usize = 10_000;
 pub(super) struct Repair {
     pub(super) keys: Vec<DocumentKey>,
     /// Told how it ended. Nobody may be there any more.
-    pub(super) done: oneshot::Sender<Result<(), KvError>>,
+    pub(super) done: oneshot::Sender<Ended>,
 }
+
+/// How a repair ended: the keys whose documents the backend doesn't take, or why nothing is known of any.
+pub(super) type Ended = Result<Vec<DocumentKey>, KvError>;
 
 /// The bounded queue.
 #[derive(Default)]
@@ -30,7 +33,7 @@ impl Repairs {
     }
 
     /// Puts keys in; the receiver is told when the backend agrees with MongoDB about them.
-    pub(super) fn add(&self, keys: Vec<DocumentKey>) -> Result<oneshot::Receiver<Result<(), KvError>>, KvError> {
+    pub(super) fn add(&self, keys: Vec<DocumentKey>) -> Result<oneshot::Receiver<Ended>, KvError> {
         let mut waiting = self.waiting();
         let count: usize = waiting.iter().map(|repair| repair.keys.len()).sum();
         if count > 0 && count + keys.len() > MAX_KEYS {

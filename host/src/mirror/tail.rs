@@ -14,9 +14,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Inner;
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, NotWritten};
 use super::feed::Feed;
-use super::refill::{self, RefillError, Sweeper};
+use super::refill::{self, RefillError, Reread, Sweeper};
 use super::repairs::Repair;
 use crate::kv::{Backend, Condition, KvError};
 use crate::memcell::DocumentKey;
@@ -51,6 +51,15 @@ pub(super) enum TailError {
     GoneBack,
     #[error("another host has taken over the shared backend")]
     FencedOff,
+}
+
+impl From<NotWritten> for TailError {
+    fn from(error: NotWritten) -> Self {
+        match error {
+            NotWritten::Backend(error) => Self::Flush(error),
+            NotWritten::FencedOff => Self::FencedOff,
+        }
+    }
 }
 
 /// The tail of one mirror while its instances stay the same.
@@ -181,9 +190,9 @@ impl<'a> Tail<'a> {
     async fn reread(&self, keys: &[DocumentKey]) -> Result<(), TailError> {
         // Until its copy is there, a reader has to take each of these for unfinished.
         let tickets: Vec<_> = keys.iter().map(|key| self.mirror.pending.open(key.clone())).collect();
-        let stale = refill::reread(self.mirror, self.backend, keys, Condition::NotOlder).await?;
+        let stale = refill::reread(self.mirror, self.backend, keys, Condition::NotOlder).await?.stale;
         if !stale.is_empty() {
-            let refused = refill::reread(self.mirror, self.backend, &stale, Condition::Always).await?;
+            let refused = refill::reread(self.mirror, self.backend, &stale, Condition::Always).await?.stale;
             // Nothing but a larger token forbids such a write.
             if !refused.is_empty() {
                 return Err(TailError::FencedOff);
@@ -200,20 +209,21 @@ impl<'a> Tail<'a> {
             let result = refill::reread(self.mirror, self.backend, &keys, Condition::Always).await;
             self.mirror.delivered.forget(&keys);
             drop(tickets);
-            let result = result.map_err(TailError::from).and_then(|refused| match refused[..] {
-                [] => Ok(()),
+            let result = result.map_err(TailError::from).and_then(|Reread { stale, rejected }| match stale[..] {
+                [] => Ok(rejected),
                 [..] => Err(TailError::FencedOff),
             });
-            let ended = if result.is_ok() { "repaired" } else { "failed" };
-            self.mirror.metrics.repairs(ended, keys.len());
-            let told = match &result {
-                Ok(()) => Ok(()),
-                Err(TailError::Refill(RefillError::Backend(error))) => Err(error.clone()),
-                Err(error) => Err(KvError::Down(error.to_string())),
+            let failed = result.as_ref().map_or(keys.len(), Vec::len);
+            self.mirror.metrics.repairs("repaired", keys.len() - failed);
+            self.mirror.metrics.repairs("failed", failed);
+            let (told, ended) = match result {
+                Ok(rejected) => (Ok(rejected), Ok(())),
+                Err(TailError::Refill(RefillError::Backend(error))) => (Err(error.clone()), Err(error.into())),
+                Err(error) => (Err(KvError::Down(error.to_string())), Err(error)),
             };
             // Whoever asked may have given up waiting.
             let _ = done.send(told);
-            result?;
+            ended?;
         }
         Ok(())
     }
@@ -229,7 +239,8 @@ impl<'a> Tail<'a> {
         if !complete || !due.moved || !is_due {
             return Ok(());
         }
-        if self.mirror.has_checkpoint() && !Checkpoint::is_everywhere(self.backend).await? {
+        // There is one from before anything else was written, and so also while the backend is filled for the first time.
+        if !Checkpoint::is_everywhere(self.backend).await? {
             return Err(TailError::Emptied);
         }
         write_checkpoint(self.mirror, self.backend, position).await?;
@@ -252,7 +263,7 @@ pub(super) async fn write_checkpoint(mirror: &Inner, backend: &Backend, position
     let inventory = mirror.inventory();
     let record =
         Checkpoint::new(backend.shard_count(), &mirror.repository.namespace(), Some(text), anchor, inventory.clone());
-    mirror.checkpoint_holds(record.write(backend, mirror.clock.now()).await.map_err(TailError::Flush)?);
+    mirror.checkpoint_holds(record.write(backend, mirror.clock.now()).await?);
     mirror.inventory_written(&inventory);
     mirror.checkpoint_written();
     mirror.set_checkpoint_moment(moment);

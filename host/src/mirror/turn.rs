@@ -9,6 +9,7 @@
 //! *fencing* refuses a write over one with a larger token. Without fencing there is only the clock: a tail ends before its lease
 //! does, but a write that was on its way then can't be called back.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ const MARGIN: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct Turn {
     held: Mutex<Option<Lease>>,
+    /// One that could not be kept. Nobody else may have got it.
+    lapsed: Mutex<Option<Lease>>,
     /// Who has it, if it isn't this host.
     other: Mutex<Option<String>>,
     sighting: tokio::sync::Mutex<Sighting>,
@@ -38,6 +41,10 @@ pub(super) struct Turn {
 impl Turn {
     fn held(&self) -> MutexGuard<'_, Option<Lease>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lapsed(&self) -> MutexGuard<'_, Option<Lease>> {
+        self.lapsed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it is this host's.
@@ -62,12 +69,19 @@ impl Turn {
 pub(super) async fn wait(mirror: &Inner, backend: &Backend, generations: &[Option<u64>]) -> Result<(), String> {
     let mut sighting = mirror.turn.sighting.lock().await;
     loop {
-        let asked = mirror.repository.acquire_lease(&name(mirror), &mirror.identity, LENGTH, &mut sighting).await;
+        let asked = match renew_lapsed(mirror).await {
+            Ok(Some(lease)) => Ok(Claim::Held(lease)),
+            Ok(None) => mirror.repository.acquire_lease(&name(mirror), &mirror.identity, LENGTH, &mut sighting).await,
+            Err(error) => Err(error),
+        };
         match asked {
             Ok(Claim::Held(lease)) => match hold(mirror, backend, &lease).await {
                 Ok(()) => {
                     tracing::info!(backend = %mirror.config.name, token = lease.token(), "this host mirrors to the shared backend");
                     mirror.turn.set_other(None);
+                    if lease.loss_noted() {
+                        mirror.instances_lost.store(true, Ordering::Release);
+                    }
                     *mirror.turn.held() = Some(lease);
                     return Ok(());
                 }
@@ -82,6 +96,16 @@ pub(super) async fn wait(mirror: &Inner, backend: &Backend, generations: &[Optio
         }
         tokio::time::sleep(PERIOD).await;
     }
+}
+
+/// The lease that this host could not keep, if nobody has had it since.
+async fn renew_lapsed(mirror: &Inner) -> crate::Result<Option<Lease>> {
+    let lapsed = mirror.turn.lapsed().clone();
+    let Some(lease) = lapsed else { return Ok(None) };
+    let note = LeaseNote { passed_millis: mirror.progress.has_come_to(), complete: false };
+    let renewed = mirror.repository.renew_lease(&lease, LENGTH, note).await?;
+    *mirror.turn.lapsed() = None;
+    Ok(renewed)
 }
 
 /// Makes the backend keep everybody out who had the turn before.
@@ -123,7 +147,7 @@ async fn stand_by(
                 mirror.checkpoint_holds(stored.bytes);
                 mirror.accept();
             }
-            Found::Nothing | Found::Unfilled => return Ok(()),
+            Found::Nothing | Found::Unfilled { .. } => return Ok(()),
         }
     }
     mirror.all_are_filled(generations);
@@ -132,20 +156,34 @@ async fn stand_by(
     Ok(())
 }
 
-/// Keeps the lease. Returns once it is lost, or can't be relied on any more.
-pub(super) async fn keep(mirror: &Inner) {
+/// Why a turn is not just kept on.
+pub(super) enum Kept {
+    /// It is lost, or can't be relied on any more.
+    NoLonger,
+    /// Another host has noticed that the backend has lost data.
+    ToFill,
+}
+
+/// Keeps the lease, until there is another thing to do.
+pub(super) async fn keep(mirror: &Inner) -> Kept {
     loop {
-        let Some(lease) = mirror.turn.held().clone() else { return };
+        let Some(lease) = mirror.turn.held().clone() else { return Kept::NoLonger };
         let last_moment = lease.valid_until().checked_sub(MARGIN).unwrap_or_else(Instant::now);
         let note = LeaseNote { passed_millis: mirror.progress.has_come_to(), complete: mirror.is_complete() };
         let renewed = tokio::time::timeout_at(last_moment.into(), mirror.repository.renew_lease(&lease, LENGTH, note));
         match renewed.await {
-            Ok(Ok(Some(renewed))) => *mirror.turn.held() = Some(renewed),
-            Ok(Ok(None)) | Err(_) => return,
+            Ok(Ok(Some(renewed))) => {
+                let loss_noted = renewed.loss_noted();
+                *mirror.turn.held() = Some(renewed);
+                if loss_noted && !mirror.instances_lost.swap(true, Ordering::AcqRel) {
+                    return Kept::ToFill;
+                }
+            }
+            Ok(Ok(None)) | Err(_) => return Kept::NoLonger,
             Ok(Err(error)) => {
                 tracing::debug!(backend = %mirror.config.name, %error, "the lease of a shared backend could not be renewed");
                 if Instant::now() >= last_moment {
-                    return;
+                    return Kept::NoLonger;
                 }
             }
         }
@@ -153,9 +191,25 @@ pub(super) async fn keep(mirror: &Inner) {
     }
 }
 
-/// It is no longer this host's turn.
-pub(super) fn lost(mirror: &Inner) {
-    *mirror.turn.held() = None;
+/// Tells whoever has the turn, or will have it, that the backend may have lost data; or that this is seen to. If MongoDB is away, nobody
+/// but this host knows.
+pub(super) async fn note_loss(mirror: &Inner, has_lost: bool) {
+    let name = name(mirror);
+    let noted = tokio::time::timeout(PERIOD, mirror.repository.note_loss(&name, has_lost)).await;
+    if !matches!(noted, Ok(Ok(()))) {
+        tracing::warn!(backend = %mirror.config.name, has_lost, "that a shared backend may have lost data could not be noted for other hosts");
+    }
+}
+
+/// It may no longer be this host's turn: its lease could not be renewed.
+pub(super) fn lapsed(mirror: &Inner) {
+    let lease = mirror.turn.held().take();
+    *mirror.turn.lapsed() = lease;
+    is_over(mirror);
+}
+
+/// It is no longer this host's turn, whose lease is given back or lost.
+pub(super) fn is_over(mirror: &Inner) {
     // Others move it now.
     mirror.set_checkpoint_moment(0);
 }

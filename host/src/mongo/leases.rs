@@ -23,12 +23,18 @@ pub struct Lease {
     holder: String,
     token: u64,
     valid_until: Instant,
+    loss_noted: bool,
 }
 
 impl Lease {
     /// Larger than that of everybody who held it before.
     pub fn token(&self) -> u64 {
         self.token
+    }
+
+    /// Whether somebody has noted that what the lease is for has lost data, as far as is known. See [`Repository::note_loss`].
+    pub fn loss_noted(&self) -> bool {
+        self.loss_noted
     }
 
     /// Until when nobody else can have got it: counted from before it was asked for, so that the answer's way is on the safe side.
@@ -101,7 +107,7 @@ impl Repository {
         let leases = self.leases();
         let Some(found) = bounded(self.timeout, leases.find_one(doc! { "_id": name })).await? else {
             let first = doc! {
-                "_id": name, "holder": "", "token": 0_i64, "beat": 0_i64, "passed_millis": 0_i64, "complete": false,
+                "_id": name, "holder": "", "token": 0_i64, "beat": 0_i64, "passed_millis": 0_i64, "complete": false, "lost": false,
             };
             return match bounded(self.timeout, leases.insert_one(first)).await {
                 // Whoever made it first: it is there now, and free.
@@ -124,6 +130,7 @@ impl Repository {
                 holder: holder.to_owned(),
                 token: u64::try_from(number(&now, "token")?).map_err(|_| malformed())?,
                 valid_until: asked + length,
+                loss_noted: has_lost(&now),
             })),
             // Somebody was faster, and the next attempt will tell who.
             None => Ok(Claim::Taken(current)),
@@ -140,8 +147,20 @@ impl Repository {
         let renewed =
             doc! { "$set": { "passed_millis": passed, "complete": note.complete }, "$inc": { "beat": 1_i64 } };
         let leases = self.leases();
-        let update = bounded(self.timeout, leases.update_one(owned(lease)?, renewed)).await?;
-        Ok((update.matched_count == 1).then(|| Lease { valid_until: asked + length, ..lease.clone() }))
+        let update = leases.find_one_and_update(owned(lease)?, renewed).return_document(ReturnDocument::After);
+        let now = bounded(self.timeout, update).await?;
+        Ok(now.map(|now| Lease { valid_until: asked + length, loss_noted: has_lost(&now), ..lease.clone() }))
+    }
+
+    /// Notes for the holder, be it this process or another one, now or later, that what the lease is for has lost data; or that this
+    /// was seen to.
+    ///
+    /// # Errors
+    /// Those of MongoDB being away.
+    pub async fn note_loss(&self, name: &str, has_lost: bool) -> Result<()> {
+        let note = doc! { "$set": { "lost": has_lost } };
+        bounded(self.timeout, self.leases().update_one(doc! { "_id": name }, note)).await?;
+        Ok(())
     }
 
     /// Gives the lease back, if it is still held.
@@ -182,6 +201,11 @@ fn read(document: &Document) -> Result<Holder> {
             complete: document.get_bool("complete").map_err(|_| malformed())?,
         },
     })
+}
+
+/// Leases of versions before there was such a note have none.
+fn has_lost(document: &Document) -> bool {
+    document.get_bool("lost").unwrap_or(false)
 }
 
 fn number(document: &Document, name: &str) -> Result<i64> {

@@ -27,7 +27,9 @@ pub(super) enum Problem {
     Busy(String),
     #[error("the registry denies it: {answer}; {hint}")]
     Denied { answer: String, hint: String },
-    #[error("the registry doesn't have it: {0}; check the name and the digest")]
+    #[error(
+        "the registry doesn't have it: {0}; check the name, and the tag or the digest (without either, the tag is latest)"
+    )]
     Missing(String),
     #[error("{what} has the SHA-256 digest {}, but {} is asked for: it is damaged, or not what it ought to be", hex::encode(.actual), hex::encode(.expected))]
     Digest { what: &'static str, expected: [u8; 32], actual: [u8; 32] },

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::Validate;
 use super::mismatches::{Mismatch, Mismatches, kind};
@@ -51,8 +52,11 @@ pub(super) struct Looked<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Judgement {
     pub(super) outcome: Outcome,
-    /// The revisions of both sides: as long as they stay, the difference is one of the same thing.
+    /// The revisions of both sides.
     revisions: (Option<u64>, Option<u64>),
+    /// Hashes of what both sides have: as long as they stay, the difference is one of the same thing. Not every change counts the
+    /// revision up.
+    evidence: (Option<u64>, Option<u64>),
     differences: Vec<Difference>,
 }
 
@@ -170,7 +174,7 @@ impl Validator {
     }
 
     /// Looks at both sides of these once more before it is said that something is wrong: of a change that came and went
-    /// between the two reads of the first look, nothing is left to see but revisions that have moved. Answers, for
+    /// between the two reads of the first look, nothing is left to see but that both sides are others by now. Answers, for
     /// each, the live document as it is by now, and the outcome; and does what follows from it.
     pub(super) async fn look_closer(
         &self,
@@ -194,7 +198,7 @@ impl Validator {
         let looks = keys.iter().zip(before).zip(documents.into_iter().zip(copies));
         let concluded = looks.map(|((key, before), (document, copy))| {
             let mut now = self.judge(key, document.as_ref(), copy.as_ref(), &mut scratch);
-            if kind(now.outcome).is_some() && now.revisions != before.revisions {
+            if kind(now.outcome).is_some() && now.evidence != before.evidence {
                 now.outcome = Outcome::InFlight;
             }
             (document, self.note(key, now))
@@ -211,7 +215,12 @@ impl Validator {
         scratch: &mut Vec<u8>,
     ) -> Judgement {
         let mirror = &self.0.mirror;
-        let consistent = Judgement { outcome: Outcome::Consistent, revisions: (None, None), differences: Vec::new() };
+        let consistent = Judgement {
+            outcome: Outcome::Consistent,
+            revisions: (None, None),
+            evidence: (None, None),
+            differences: Vec::new(),
+        };
         let comparison = match (document, copy) {
             _ if !mirror.vouches_for(key) => return Judgement { outcome: Outcome::Skipped, ..consistent },
             (None, None) => return consistent,
@@ -226,7 +235,9 @@ impl Validator {
         };
         let stored = copy.and_then(|copy| Header::of(&copy.value).ok()).and_then(|header| header.revision);
         let revisions = (document.and_then(MemCell::revision), stored);
-        let judged = |outcome, differences| Judgement { outcome, revisions, differences };
+        let evidence =
+            (document.map(|document| xxh3_64(document.as_raw().as_bytes())), copy.map(|copy| xxh3_64(&copy.value)));
+        let judged = |outcome, differences| Judgement { outcome, revisions, evidence, differences };
         // A change needs a moment to get from MongoDB to the backend; its revision tells when it was made.
         let newer = revisions.0.max(revisions.1);
         let may_be_under_way =
@@ -351,7 +362,7 @@ impl Validator {
             let now = self.judge(key, document.as_ref(), copy.as_ref(), &mut Vec::new());
             match now.outcome {
                 Outcome::Consistent | Outcome::Skipped | Outcome::Unavailable => return None,
-                outcome if outcome == before.outcome && now.revisions == before.revisions => return Some(now),
+                outcome if outcome == before.outcome && now.evidence == before.evidence => return Some(now),
                 _ => before = now,
             }
         }

@@ -51,6 +51,23 @@ async fn one_holder_at_a_time_under_growing_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_loss_that_anybody_notes_is_told_to_every_holder() {
+    let fixture = Fixture::new().await;
+    let repository = &fixture.repository;
+    repository.note_loss("tail", true).await.unwrap();
+    let first = held(acquire(repository, "tail", "a").await.unwrap());
+    assert!(!first.loss_noted(), "of a lease that nobody ever had, nothing was lost");
+    repository.note_loss("tail", true).await.unwrap();
+    let first = repository.renew_lease(&first, LONG, LeaseNote::default()).await.unwrap().unwrap();
+    assert!(first.loss_noted());
+    repository.release_lease(&first).await.unwrap();
+    let second = held(acquire(repository, "tail", "b").await.unwrap());
+    assert!(second.loss_noted(), "until it was seen to");
+    repository.note_loss("tail", false).await.unwrap();
+    assert!(!repository.renew_lease(&second, LONG, LeaseNote::default()).await.unwrap().unwrap().loss_noted());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_is_not_renewed_ends() {
     let fixture = Fixture::new().await;
     let repository = &fixture.repository;

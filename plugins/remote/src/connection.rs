@@ -62,7 +62,9 @@ impl Connection {
             )),
             io::ErrorKind::PermissionDenied => Failure::NotGranted { address: address.clone(), because },
             io::ErrorKind::TimedOut => {
-                Failure::Unreachable { address: address.clone(), reason: "it did not answer in time".into() }
+                // One that doesn't speak TLS waits for the rest of what it takes for a command.
+                let hint = if tls.is_some() { "; the setting \"tls\" is true: does it speak TLS there?" } else { "" };
+                Failure::Unreachable { address: address.clone(), reason: format!("it did not answer in time{hint}") }
             }
             _ => Failure::Unreachable { address: address.clone(), reason: error.to_string() },
         };

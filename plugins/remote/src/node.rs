@@ -123,7 +123,15 @@ impl Node {
         }
         connection.flush()?;
 
-        let server = match connection.receive()? {
+        let greeting = connection.receive().map_err(|failure| match failure {
+            Failure::Lost { address, reason } if config.tls.is_none() => {
+                // What a server does that takes the greeting for the beginning of TLS.
+                let reason = format!("it hung up at the greeting ({reason}); if it expects TLS, set \"tls\" to true");
+                Failure::Unreachable { address, reason }
+            }
+            failure => failure,
+        })?;
+        let server = match greeting {
             Value::ServerError(error) => return Err(self.refused_hello(error)),
             reply => Hello::read(&reply),
         };
@@ -159,9 +167,10 @@ impl Node {
     fn refused_hello(&self, error: ServerError) -> Failure {
         let said = error.details().unwrap_or_default();
         match error.code() {
-            "ERR" if said.contains("unknown command") => {
-                Failure::Unsupported(format!("{} is older than version {MIN_VERSION}, which is needed", self.address))
-            }
+            "ERR" if said.contains("unknown command") => Failure::Unsupported(format!(
+                "{} doesn't know the command HELLO: it is older than version {MIN_VERSION}, which is needed, or HELLO was renamed there",
+                self.address
+            )),
             _ => Failure::Server { address: self.address.clone(), error },
         }
     }

@@ -9,6 +9,10 @@
 local condition, now, put = ARGV[1], tonumber(ARGV[2]), ARGV[3] == 'put'
 local fence = condition ~= 'newer' and ARGV[4] or ''
 local outcomes, at = {}, 5
+-- Whether a field holds what this script may have put there: 20 digits that fit into 64 bits.
+local function is_number(text)
+  return text and #text == 20 and not string.find(text, '%D') and text <= '18446744073709551615'
+end
 for i, key in ipairs(KEYS) do
   local stamp, expires, value = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   at = at + (put and 3 or 2)
@@ -21,7 +25,7 @@ for i, key in ipairs(KEYS) do
   end
   local applies = true
   -- What has expired counts as absent, and so does what this script can't have written.
-  if stored[1] and #stored[1] == 20 and not (stored[2] and (tonumber(stored[2]) or 0) <= now) then
+  if is_number(stored[1]) and not (stored[2] and (tonumber(stored[2]) or 0) <= now) then
     if condition == 'newer' then
       applies = stamp > stored[1]
     elseif condition == 'not-older' then
@@ -31,7 +35,7 @@ for i, key in ipairs(KEYS) do
     end
   end
   -- A token outlives what has expired: whoever has lost the right to write has lost it for good.
-  if condition ~= 'newer' and stored[4] and fence < stored[4] then applies = false end
+  if condition ~= 'newer' and is_number(stored[4]) and fence < stored[4] then applies = false end
   if applies then
     if fence ~= '' and fence ~= stored[4] then redis.call('HSET', key, 'fence', fence) end
     if put then

@@ -9,6 +9,7 @@
 )]
 
 mod faults;
+mod foreign;
 mod lifecycle;
 mod restore;
 mod shared;

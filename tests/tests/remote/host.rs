@@ -20,7 +20,7 @@ fn memcell(text: &str) -> Value {
     json!({ "user_id": "ann", "timestamp": "2025-06-26T00:03:30.123Z", "summary": text })
 }
 
-async fn append_many(host: &TestHost, count: usize) -> Result<Vec<String>> {
+pub(super) async fn append_many(host: &TestHost, count: usize) -> Result<Vec<String>> {
     let batch: Vec<Value> = Samples::new(11).take(count).collect();
     let answer = host.json("POST", "/v1/memcells/batch", &Value::Array(batch)).await?;
     let items = answer.body["items"].as_array().context("no items")?;
@@ -29,7 +29,7 @@ async fn append_many(host: &TestHost, count: usize) -> Result<Vec<String>> {
 }
 
 /// MongoDB and the backend agree on each of these ids.
-async fn agree(host: &TestHost, ids: &[String]) -> Result<()> {
+pub(super) async fn agree(host: &TestHost, ids: &[String]) -> Result<()> {
     for id in ids {
         let (stored, mirrored) = (host.stored(id).await?, host.mirrored(id).await?);
         let live = stored.filter(|document| document.get("deleted_at").is_none_or(Value::is_null));

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod host;
+mod losses;
 mod model;
 mod sandboxed;
 mod server;

@@ -185,6 +185,16 @@ fn what_others_keep_in_the_place_of_a_copy_is_replaced_and_left_alone_elsewhere(
     for key in ["text", "hash", "damaged", "late", "ours"] {
         assert_eq!(get(&mut session, key)?.as_deref(), Some(b"mended".as_slice()), "{key}");
     }
+    // Neither a stamp that doesn't fit into 64 bits nor such a token is one, whatever the condition.
+    for stamp in ["99999999999999999999", "0000000000000000000x"] {
+        server.command::<()>(&format!("HSET memcell:late stamp {stamp} fence {stamp} value x"))?;
+        server.command::<()>("HDEL memcell:late expires")?;
+        for condition in [Condition::Newer, Condition::NotOlder, Condition::Always] {
+            assert_eq!(session.put_many([entry("late", 3, b"mended")], condition)?, [Outcome::Applied], "{stamp}");
+            assert_eq!(get(&mut session, "late")?.as_deref(), Some(b"mended".as_slice()), "{stamp}");
+            server.command::<()>(&format!("HSET memcell:late stamp {stamp}"))?;
+        }
+    }
     server.command::<()>("DEL memcell:text")?;
     server.command::<()>("RPUSH memcell:text x")?;
     assert_eq!(session.delete_many([mark("text", 1)], Condition::Newer)?, [Outcome::Applied]);
