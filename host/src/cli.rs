@@ -26,6 +26,7 @@ use clap::{Args, Parser, Subcommand};
 pub use failure::{Exit, Failure};
 
 use crate::config::{Config, LogFormat};
+use crate::security::Security;
 use crate::trace::Exporter;
 
 const AFTER_HELP: &str = "\
@@ -125,7 +126,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
     match command {
         Command::Serve(args) => {
-            let config = Config::load(&global.config)?;
+            let config = Config::load_and_check(&global.config, Security::problems)?;
             let (level, given) = global.level(&config.log.level);
             let spans = spans(&config)?;
             let set_level = logging::start(config.log.format, level, spans.as_ref())?;

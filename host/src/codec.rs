@@ -4,7 +4,7 @@
 //! |-------:|------:|----------|--------------------------------------------------------------------------------------|
 //! |      0 |     4 | magic    | `MCEL`                                                                               |
 //! |      4 |     1 | version  | 1                                                                                    |
-//! |      5 |     1 | format   | of the document: 1 canonical Extended JSON, 2 BSON                                   |
+//! |      5 |     1 | format   | of the document: 1 canonical Extended JSON, 2 BSON (also of one that Extended JSON can't tell from another) |
 //! |      6 |     2 | flags    | bit 0: the document has a revision; bit 1: it is compressed with zstd; bit 2: with a dictionary |
 //! |      8 |     8 | key id   | of the key that it is encrypted with (big-endian, as it is shown); 0: it isn't       |
 //! |     16 |     8 | revision | the document's own; 0 if it has none                                                 |
@@ -43,9 +43,9 @@ pub use self::header::seal;
 pub use self::header::{Corrupt, Encoding, Format, HEAD_BYTES, HEADER_BYTES, Header, Packing};
 pub use self::inventory::Inventory;
 use crate::Result;
-use crate::memcell::MemCell;
 use crate::memcell::extended::read_document;
 use crate::memcell::json::check_document;
+use crate::memcell::{Fidelity, MemCell};
 
 /// How the values of one backend are written, and with what they can be read. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -70,7 +70,8 @@ pub enum Currency {
     Current,
     /// It isn't.
     Outdated,
-    /// It isn't compressed, which may be since that doesn't pay: only writing the document anew tells.
+    /// It isn't compressed, which may be since that doesn't pay, or is BSON, which may be since Extended JSON doesn't do: only writing
+    /// the document anew tells.
     Unclear,
 }
 
@@ -132,8 +133,14 @@ impl Codec {
         let mut out = Vec::with_capacity(HEADER_BYTES + DICTIONARY_BYTES + NONCE_BYTES + TAG_BYTES + payload_bytes);
         let mut encoding = Encoding { format: self.format, packing: Packing::Raw, key: self.key_id() };
         encoding.begin(cell.revision(), &mut out);
-        let start = out.len();
-        write_payload(self.format, cell, &mut out)?;
+        let mut start = out.len();
+        if write_payload(encoding.format, cell, &mut out)? == Fidelity::Ambiguous {
+            encoding.format = Format::Bson;
+            out.clear();
+            encoding.begin(cell.revision(), &mut out);
+            start = out.len();
+            write_payload(encoding.format, cell, &mut out)?;
+        }
         if let Some((packing, packed)) = self.pack(out.get(start..).unwrap_or_default())? {
             encoding.packing = packing;
             out.clear();
@@ -206,7 +213,9 @@ impl Codec {
     /// whose beginning makes no sense isn't.
     pub fn judge(&self, head: &[u8]) -> Currency {
         let Ok(stored) = Encoding::peek(head) else { return Currency::Outdated };
-        if stored.format != self.format || stored.key != self.key_id() {
+        // Documents that JSON can't tell from others are written as BSON in any case.
+        let is_fallback = (self.format, stored.format) == (Format::Json, Format::Bson);
+        if (stored.format != self.format && !is_fallback) || stored.key != self.key_id() {
             return Currency::Outdated;
         }
         let wanted = self.compression.as_ref().map(|(_, dictionary)| match dictionary {
@@ -214,8 +223,10 @@ impl Codec {
             Some(dictionary) => Packing::ZstdWith(dictionary.id()),
         });
         match (wanted, stored.packing) {
-            (None, Packing::Raw) => Currency::Current,
             (Some(_), Packing::Raw) => Currency::Unclear,
+            (None, Packing::Raw) if is_fallback => Currency::Unclear,
+            (None, Packing::Raw) => Currency::Current,
+            (wanted, stored) if wanted == Some(stored) && is_fallback => Currency::Unclear,
             (wanted, stored) if wanted == Some(stored) => Currency::Current,
             _ => Currency::Outdated,
         }
@@ -250,16 +261,16 @@ pub fn encode(format: Format, cell: &MemCell) -> Result<Vec<u8>> {
     Codec::plain(format).encode("", cell)
 }
 
-/// Appends what an envelope of this format holds.
+/// Appends what an envelope of this format holds; unless that would be ambiguous: then it holds BSON.
 ///
 /// # Errors
 /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for a document that is malformed; `out` then holds a part of it.
-pub fn write_payload(format: Format, cell: &MemCell, out: &mut Vec<u8>) -> Result<()> {
+pub fn write_payload(format: Format, cell: &MemCell, out: &mut Vec<u8>) -> Result<Fidelity> {
     match format {
         Format::Json => cell.write_canonical_json(out),
         Format::Bson => {
             out.extend_from_slice(cell.as_raw().as_bytes());
-            Ok(())
+            Ok(Fidelity::Exact)
         }
     }
 }

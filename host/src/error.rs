@@ -20,7 +20,8 @@ pub enum ErrorKind {
     NotFound,
     /// A document with that id exists already.
     AlreadyExists,
-    /// Other writers kept interfering (a transaction that conflicted until its time was up). Try again.
+    /// Others kept interfering (a transaction that conflicted until its time was up), or hold what is needed (the data directory of an
+    /// embedded server). Try again.
     Conflict,
     /// MongoDB can't be reached, or has no primary; at the start, also a required backend that can't be used. Try again.
     Unavailable,

@@ -64,7 +64,7 @@ impl Inner {
         let _one = self.one_at_a_time.lock().await;
         let path = self.path.clone();
         let reading = tokio::task::spawn_blocking(move || {
-            let config = Config::load(&path)?;
+            let config = Config::load_and_check(&path, Security::problems)?;
             let prepared = Security::prepare(&config, &path)?;
             Ok::<_, ConfigError>((config, prepared))
         });

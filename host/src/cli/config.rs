@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::running::{HostArgs, RunningHost};
 use super::{Exit, Failure, output, session};
-use crate::config::{BackendConfig, Config, ConfigError, EXAMPLE, MongoServer, PluginSource, Role};
+use crate::config::{BackendConfig, Config, ConfigError, EXAMPLE, MongoServer, PluginSource, Problem, Role};
 use crate::mongo::check_uri;
 use crate::oci::Components;
 use crate::security::Security;
@@ -121,51 +121,41 @@ struct ReportedBackend<'a> {
 }
 
 fn check(path: &Path, json: bool) -> Result<Exit, Failure> {
+    let runtime = session::runtime()?;
     // Tokens and certificates are as much a part of it as what names them.
-    let loaded = Config::load(path).and_then(|config| Security::load(&config, path).map(|_| config));
-    let config = match loaded {
-        Ok(config) => config,
+    let loaded = Config::load_and_check(path, |config| {
+        let mut problems = Security::problems(config);
+        problems.extend(runtime.block_on(obstacles(config)));
+        problems
+    });
+    match loaded {
+        Ok(config) if json => output::json_line(&summary(&config))?,
+        Ok(config) => output::write(describe(path, &config).as_bytes())?,
         Err(error) if json => {
             output::json_line(&refusal(&error))?;
             return Ok(Exit::Config);
         }
         Err(error) => return Err(error.into()),
-    };
-    let obstacles = obstacles(&config)?;
-    if json {
-        output::json_line(&summary(&config, &obstacles))?;
-    } else if obstacles.is_empty() {
-        output::write(describe(path, &config).as_bytes())?;
-    } else {
-        for Obstacle { key, message } in &obstacles {
-            eprintln!("{}: {key}: {message}", path.display());
-        }
     }
-    Ok(if obstacles.is_empty() { Exit::Fine } else { Exit::Config })
+    Ok(Exit::Fine)
 }
 
 /// What keeps a host from starting although every value in its configuration can be understood.
-struct Obstacle {
-    key: String,
-    message: String,
-}
-
-fn obstacles(config: &Config) -> Result<Vec<Obstacle>, Failure> {
+async fn obstacles(config: &Config) -> Vec<Problem> {
+    let problem = |key: String, message: String| Problem { key, line: None, column: None, message };
     let mut obstacles = Vec::new();
     if let MongoServer::Uri(uri) = &config.mongodb.server {
         let options = connect_options(&config.mongodb, uri.expose().to_owned());
-        if let Err(error) = session::runtime()?.block_on(check_uri(&options)) {
-            obstacles.push(Obstacle { key: "mongodb.uri".to_owned(), message: error.message().to_owned() });
+        if let Err(error) = check_uri(&options).await {
+            obstacles.push(problem("mongodb.uri".to_owned(), error.message().to_owned()));
         }
     }
     let required = config.backends.iter().filter(|backend| backend.enabled && backend.required);
-    let absent =
-        required.filter(|backend| place(backend) == Place::NoFile).map(|BackendConfig { name, plugin, .. }| Obstacle {
-            key: format!("backends.{name}.plugin"),
-            message: format!("{plugin}: {ABSENT}"),
-        });
-    obstacles.extend(absent);
-    Ok(obstacles)
+    let absent = required.filter(|backend| place(backend) == Place::NoFile && !backend.plugin.to_string().is_empty());
+    obstacles.extend(absent.map(|BackendConfig { name, plugin, .. }| {
+        problem(format!("backends.{name}.plugin"), format!("{plugin}: {ABSENT}"))
+    }));
+    obstacles
 }
 
 const ABSENT: &str = "there is no such file, and the backend is required";
@@ -208,7 +198,7 @@ fn refusal(error: &ConfigError) -> Report<'_> {
     }
 }
 
-fn summary<'a>(config: &'a Config, obstacles: &'a [Obstacle]) -> Report<'a> {
+fn summary(config: &Config) -> Report<'_> {
     let backends = config.backends.iter().map(|backend| ReportedBackend {
         name: &backend.name,
         plugin: backend.plugin.to_string(),
@@ -217,11 +207,9 @@ fn summary<'a>(config: &'a Config, obstacles: &'a [Obstacle]) -> Report<'a> {
         required: backend.required,
     });
     let keys = config.encryption.keys.iter().map(|key| ReportedKey { name: key.name(), id: key.id().to_string() });
-    let problems =
-        obstacles.iter().map(|Obstacle { key, message }| ReportedProblem { key, line: None, column: None, message });
     Report {
-        fine: obstacles.is_empty(),
-        problems: problems.collect(),
+        fine: true,
+        problems: Vec::new(),
         mongodb: Some(config.mongodb.redacted_uri()),
         listen: Some(config.http.listen.to_string()),
         backends: backends.collect(),
@@ -253,7 +241,7 @@ fn describe(path: &Path, config: &Config) -> String {
             (true, Place::InRegistry) => {
                 ", which is not in the cache: the host fetches it; so does `memcell plugin pull`"
             }
-            (true, Place::NoFile) => ", which is not there: the host starts without this backend",
+            (true, Place::NoFile) => ", which is no file that is there: the host starts without this backend",
         };
         let _ = writeln!(text, "  backend   {}: {}{state}", backend.name, backend.plugin);
     }

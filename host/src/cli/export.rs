@@ -13,13 +13,14 @@ use serde_json::json;
 use super::progress::{Progress, rate};
 use super::{Exit, Failure, output, session};
 use crate::config::Config;
-use crate::memcell::{MemCell, parse_datetime};
+use crate::memcell::{Fidelity, MemCell, parse_datetime};
 use crate::query::{Filter, Order, Page, TimeRange, Visibility};
 use crate::shutdown::Shutdown;
 use crate::store::MemCellStore;
 
 const AFTER_HELP: &str = "\
-Writes one document a line, oldest first. The extended format keeps every type, and `memcell import --exact` brings it back; the api
+Writes one document a line, oldest first. The extended format keeps every type (documents that look like one of its types, as other
+programs may have stored, are warned of), and `memcell import --exact` brings it back; the api
 format is what the HTTP API shows. A FILE is written under a temporary name and appears when it is complete.
 
 Filters narrow it down, and all that are given must hold. --user-id together with --start or --end also finds the documents that have the
@@ -129,7 +130,7 @@ async fn write_all(
     let page = Page { order: Order::OldestFirst, ..Page::default() };
     let mut cells = store.find(&filter, &page).await?;
     let mut progress = Progress::start("exported", None, silent);
-    let mut documents = 0;
+    let (mut documents, mut ambiguous) = (0, 0_u64);
     let mut line = Vec::new();
     loop {
         let next = tokio::select! {
@@ -141,24 +142,35 @@ async fn write_all(
         };
         let Some(cell) = next else { break };
         line.clear();
-        write_line(&cell?, args.format, &mut line)?;
+        if write_line(&cell?, args.format, &mut line)? == Fidelity::Ambiguous {
+            ambiguous += 1;
+        }
         writer.write_all(&line).map_err(&failure)?;
         documents += 1;
         progress.advance(0, 1);
     }
     writer.flush().map_err(&failure)?;
     progress.finish();
+    if ambiguous > 0 {
+        eprintln!(
+            "warning: {ambiguous} documents hold documents that Extended JSON takes for values of other types, such as {{\"$oid\": …}}: \
+             what is imported from here will have those values in their place"
+        );
+    }
     let elapsed = progress.elapsed();
     Ok(Exported { documents, seconds: elapsed.as_secs_f64(), rate: rate(documents, elapsed) })
 }
 
-fn write_line(cell: &MemCell, format: Format, line: &mut Vec<u8>) -> Result<(), Failure> {
-    match format {
+fn write_line(cell: &MemCell, format: Format, line: &mut Vec<u8>) -> Result<Fidelity, Failure> {
+    let fidelity = match format {
         Format::Extended => cell.write_canonical_json(line)?,
-        Format::Api => cell.write_api_json(line)?,
-    }
+        Format::Api => {
+            cell.write_api_json(line)?;
+            Fidelity::Exact
+        }
+    };
     line.push(b'\n');
-    Ok(())
+    Ok(fidelity)
 }
 
 /// A file under a temporary name beside its place, which takes the place when it is complete and vanishes otherwise.

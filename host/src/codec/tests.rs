@@ -260,6 +260,41 @@ fn what_is_lacking_is_named() {
     assert!(codec.reading(&[], &[dictionary]).open("k", &stored).is_ok());
 }
 
+/// Documents of other programs that look like what stands for a value in Extended JSON.
+#[test]
+fn what_json_can_not_tell_apart_is_written_as_bson() {
+    let id = bson::oid::ObjectId::new().to_hex();
+    for lookalike in [
+        doc! { "$oid": id },
+        doc! { "$numberLong": "5" },
+        doc! { "$date": "2025-01-01T00:00:00Z" },
+        doc! { "$scope": {}, "$code": "x" },
+        doc! { "$binary": { "base64": "AA==", "subType": "00" } },
+        doc! { "$minKey": 1 },
+    ] {
+        for document in [doc! { "_id": 1, "x": &lookalike }, doc! { "_id": 1, "x": [{ "y": [&lookalike] }] }] {
+            let cell = cell(&document);
+            for codec in codecs() {
+                let stored = codec.encode("k", &cell).unwrap();
+                assert_ne!(codec.judge(&stored), Currency::Outdated, "{document}");
+                let envelope = codec.open("k", &stored).unwrap();
+                assert_eq!(envelope.format(), Format::Bson, "{document}");
+                assert_eq!(envelope.document().unwrap(), cell, "{document}");
+            }
+        }
+    }
+    // What is one in no position, or names none, is text as ever.
+    for document in [
+        doc! { "_id": 1, "$oid": "x" },
+        doc! { "_id": 1, "x": { "$where": 1 } },
+        doc! { "_id": 1, "x": { "a": 1, "$oid": "x" } },
+    ] {
+        let stored = encode(Format::Json, &cell(&document)).unwrap();
+        assert_eq!(Envelope::parse(&stored).unwrap().format(), Format::Json, "{document}");
+        assert_eq!(Envelope::parse(&stored).unwrap().document().unwrap(), cell(&document));
+    }
+}
+
 #[test]
 fn what_does_not_pay_is_left_as_it_is() {
     let codec = Codec::plain(Format::Json).compressing(3, None);

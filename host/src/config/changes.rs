@@ -76,7 +76,10 @@ impl Config {
         let Self { host, mongodb, http, auth, validation, schedule, log, traces, encryption, registries, backends } =
             self;
         let mut differing = Vec::new();
-        compare!(differing, "host", host, new.host, HostConfig { name });
+        // A name that nobody gave follows from where the host listens.
+        if *host != HostConfig::new(http) || new.host != HostConfig::new(&new.http) {
+            compare!(differing, "host", host, new.host, HostConfig { name });
+        }
         compare!(
             differing,
             "mongodb",

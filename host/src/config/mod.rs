@@ -242,12 +242,23 @@ pub enum LogFormat {
 impl Config {
     /// Reads and checks the file at `path`, and the files with secrets that it names, and the keys and dictionaries. Environment variables override single
     /// keys, such as [`MONGODB_URI_VARIABLE`]; set but empty counts as unset.
+    ///
+    /// # Errors
+    /// Every problem there is.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_and_check(path, |_| Vec::new())
+    }
+
+    /// As [`Config::load`], with the problems that `check` finds among the others. Where a value is wrong, `check` sees the default.
+    ///
+    /// # Errors
+    /// Every problem there is.
+    pub fn load_and_check(path: &Path, check: impl FnOnce(&Self) -> Vec<Problem>) -> Result<Self, ConfigError> {
         let text = match std::fs::read(path) {
             Ok(bytes) => String::from_utf8(bytes).map_err(|error| ConfigError::not_utf8(path, &error))?,
             Err(error) => return Err(ConfigError::unreadable(path, &error)),
         };
-        sections::read(&text, path, &Environment::of_process()).result
+        sections::read_and_check(&text, path, &Environment::of_process(), check).result
     }
 
     /// Checks `text` as if it had been read from `origin`, against whose folder relative paths are resolved. The

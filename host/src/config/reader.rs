@@ -27,6 +27,8 @@ pub(super) struct Reading<'a> {
     problems: RefCell<Vec<Problem>>,
     /// The keys that were asked for, by the dotted path of their table.
     known: RefCell<BTreeMap<String, BTreeSet<String>>>,
+    /// Where in the file every key is that was asked for, by its dotted path.
+    places: RefCell<BTreeMap<String, usize>>,
     /// What nobody asked for: the path of the table, the key, and where it is.
     unknown: RefCell<Vec<(String, String, usize)>>,
 }
@@ -55,6 +57,7 @@ impl<'a> Reading<'a> {
             syntax: errors.iter().map(|error| syntax_problem(text, error)).collect(),
             problems: RefCell::default(),
             known: RefCell::default(),
+            places: RefCell::default(),
             unknown: RefCell::default(),
         }
     }
@@ -68,6 +71,19 @@ impl<'a> Reading<'a> {
     pub(super) fn problem(&self, key: String, at: Option<usize>, message: impl Into<String>) {
         let line = at.map(|at| line_of(self.text, at));
         self.problems.borrow_mut().push(Problem { key, line, column: None, message: message.into() });
+    }
+
+    /// Whether the text is TOML at all.
+    pub(super) fn is_toml(&self) -> bool {
+        self.syntax.is_empty()
+    }
+
+    /// Remembers a problem that somebody else has found with what was read.
+    pub(super) fn add(&self, problem: Problem) {
+        // What the environment says is nowhere in the file.
+        let is_overridden = self.environment.of_key(&problem.key).is_some();
+        let at = self.places.borrow().get(&problem.key).copied().filter(|_| !is_overridden);
+        self.problem(problem.key, at, problem.message);
     }
 
     /// All keys that were asked for, dotted.
@@ -138,7 +154,9 @@ impl<'a> Section<'a> {
     pub(super) fn entry(&self, name: &str) -> Option<Entry<'a>> {
         self.reading.known.borrow_mut().entry(self.path.clone()).or_default().insert(name.to_owned());
         let (key, value) = self.table?.get_key_value(name)?;
-        Some(entry(key, value))
+        let entry = entry(key, value);
+        self.reading.places.borrow_mut().insert(self.key(name), entry.at);
+        Some(entry)
     }
 
     /// The value of a key, or `default` if the key is absent or `parse` refuses its value; a refusal is reported.

@@ -1,7 +1,7 @@
 //! Every table of the file and every key in it: type, range, default, and what must fit together.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
@@ -11,7 +11,7 @@ use super::backend::{Ack, BackendConfig, Compression, LimitsConfig, QueueConfig,
 use super::environment::Environment;
 use super::grants::GrantsConfig;
 use super::plugin::registry_name;
-use super::problems::ConfigError;
+use super::problems::{ConfigError, Problem};
 use super::reader::{Entry, Reading, Section, quote};
 use super::registry::{RegistryConfig, RegistryLogin, SecretSource};
 use super::secrets::{self, text_of_file};
@@ -49,10 +49,23 @@ pub(super) struct Outcome {
 
 /// Reads `text` as the file `origin`.
 pub(super) fn read(text: &str, origin: &Path, environment: &Environment) -> Outcome {
+    read_and_check(text, origin, environment, |_| Vec::new())
+}
+
+/// As [`read`], with what `check` finds wrong with what was read. Of a value that is wrong, it sees the default in its place.
+pub(super) fn read_and_check(
+    text: &str,
+    origin: &Path,
+    environment: &Environment,
+    check: impl FnOnce(&Config) -> Vec<Problem>,
+) -> Outcome {
     let (table, errors) = DeTable::parse_recoverable(text);
     let reading = Reading::new(text, &errors, environment);
     let folder = origin.parent().unwrap_or(Path::new(""));
     let config = document(&reading.root(table.get_ref()), folder);
+    if reading.is_toml() {
+        check(&config).into_iter().for_each(|problem| reading.add(problem));
+    }
     Outcome {
         #[cfg(test)]
         known: reading.known(),
@@ -70,7 +83,9 @@ fn document(root: &Section<'_>, folder: &Path) -> Config {
     let (encryption, declared) = encryption(&root.section("encryption"), folder);
     let registries = registries(&root.section("registries"), folder);
     let around = Around { folder, http: &http, encryption: &encryption, declared: &declared, registries: &registries };
-    let backends = backends(&root.section("backends"), &around);
+    let section = root.section("backends");
+    let backends = backends(&section, &around);
+    refuse_shared_directories(&section, &backends, &mongodb);
     let validation = validation(&root.section("validation"), &backends, &http);
     let schedule = schedule(&root.section("schedule"));
     let log = log(&root.section("log"));
@@ -515,6 +530,43 @@ fn grants(section: &Section<'_>, folder: &Path) -> GrantsConfig {
     }
     section.finish();
     config
+}
+
+/// Each backend has a directory to itself: what lies in that of another, or among MongoDB's own files, it could read and destroy.
+fn refuse_shared_directories(section: &Section<'_>, backends: &[BackendConfig], mongodb: &MongoDbConfig) {
+    let own = match &mongodb.server {
+        MongoServer::Embedded { data_directory } => {
+            Some(("mongodb.data_directory".to_owned(), located(data_directory)))
+        }
+        MongoServer::Uri(_) => None,
+    };
+    let mut taken: Vec<(String, PathBuf)> = own.into_iter().collect();
+    for backend in backends.iter().filter(|backend| backend.enabled) {
+        let Some(directory) = &backend.grants.directory else { continue };
+        let directory = located(directory);
+        if let Some((whose, other)) =
+            taken.iter().find(|(_, other)| directory.starts_with(other) || other.starts_with(&directory))
+        {
+            let how = match () {
+                () if directory == *other => "is",
+                () if directory.starts_with(other) => "lies within",
+                () => "contains",
+            };
+            let grants = section.section(&backend.name).section("grants");
+            grants.problem("directory", format!("{how} the directory of {whose}: give each one of its own"));
+        }
+        taken.push((format!("backends.{}", backend.name), directory));
+    }
+}
+
+/// Where a path leads to, as far as that can be told of one that may not be there yet.
+fn located(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let is_there = absolute.ancestors().find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)));
+    match is_there {
+        Some((ancestor, real)) => real.join(absolute.strip_prefix(ancestor).unwrap_or(Path::new(""))),
+        None => absolute,
+    }
 }
 
 fn limits(section: &Section<'_>) -> LimitsConfig {

@@ -500,7 +500,7 @@ fn every_kind_of_value_can_be_overridden() {
             ("VALIDATION_SINGLE_READS", "false"),
             ("BACKENDS_MY_REDIS_SHARDS", "3"),
             ("BACKENDS_MY_REDIS_GRANTS_CONNECT", "[\"localhost:1\"]"),
-            ("BACKENDS_MY_REDIS_GRANTS_DIRECTORY", "data"),
+            ("BACKENDS_MY_REDIS_GRANTS_DIRECTORY", "data/redis"),
             ("BACKENDS_MY_REDIS_SETTINGS_PREFIX", "12"),
             ("LOG_LEVEL", "warn"),
         ],
@@ -510,7 +510,7 @@ fn every_kind_of_value_can_be_overridden() {
     assert!(!config.validation.single_reads);
     let backend = &config.backends[0];
     assert_eq!((backend.shards, backend.grants.connect.len()), (3, 1));
-    assert_eq!(backend.grants.directory.as_deref(), Some(Path::new("/etc/data")));
+    assert_eq!(backend.grants.directory.as_deref(), Some(Path::new("/etc/data/redis")));
     assert_eq!(backend.settings, [("prefix".to_owned(), "12".to_owned())]);
 
     let wrong = [
@@ -692,4 +692,51 @@ fn what_a_registry_cannot_be() {
     );
     refused("registries.a = { insecure = true, ca_file = 'x' }", &["registries.a.ca_file: doesn't go with insecure"]);
     refused("registries.a.timeout = '2h'", &["registries.a.timeout: must be between 1ms and 1h"]);
+}
+
+#[test]
+fn a_directory_belongs_to_one_backend() {
+    let backend = |name: &str, directory: &str| {
+        format!("[backends.{name}]\nplugin = \"f.wasm\"\ngrants.directory = \"{directory}\"\n")
+    };
+    let embedded = |sections: String| {
+        let text = format!("[mongodb]\nuri = \"embedded\"\ndata_directory = \"data/mongodb\"\n{sections}");
+        let problems = Config::parse(&text, Path::new("m.toml")).err().map(|error| error.to_string());
+        problems.unwrap_or_default()
+    };
+    assert_eq!(embedded(backend("a", "data/a") + &backend("b", "data/ab")), "");
+    assert_eq!(
+        embedded(backend("a", "d") + &backend("b", "./d/")),
+        "m.toml:9: backends.b.grants.directory: is the directory of backends.a: give each one of its own"
+    );
+    let within = embedded(backend("a", "d") + &backend("b", "d/e"));
+    assert!(within.contains("backends.b.grants.directory: lies within the directory of backends.a:"), "{within}");
+    let around = embedded(backend("a", "data"));
+    assert!(
+        around.contains("backends.a.grants.directory: contains the directory of mongodb.data_directory:"),
+        "{around}"
+    );
+    let disabled = backend("a", "d") + &backend("b", "d") + "enabled = false\n";
+    assert_eq!(embedded(disabled), "", "it isn't opened");
+}
+
+#[test]
+fn what_others_find_wrong_is_told_with_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("m.toml");
+    let text =
+        "[mongodb]\nuri = \"embedded\"\n[http]\nmax_body = 0\n[auth.tokens.ann]\nrole = \"read\"\nfile = \"nothing\"\n";
+    std::fs::write(&file, text).unwrap();
+    let error = Config::load_and_check(&file, |config| {
+        let mut problems = crate::security::Security::problems(config);
+        let nowhere = Problem { key: "mongodb.database".into(), line: None, column: None, message: "is odd".into() };
+        problems.push(nowhere);
+        problems
+    });
+    let error = error.unwrap_err();
+    let found: Vec<_> = error.problems().iter().map(|problem| (problem.line, problem.key.as_str())).collect();
+    assert_eq!(found, [(None, "mongodb.database"), (Some(4), "http.max_body"), (Some(7), "auth.tokens.ann.file")]);
+    std::fs::write(&file, "not toml").unwrap();
+    let error = Config::load_and_check(&file, |_| panic!("there is nothing to look at")).unwrap_err();
+    assert_eq!(error.problems().len(), 1, "{error}");
 }

@@ -1,5 +1,8 @@
 //! Reading a JSON request body: the right media type, no larger than allowed, and errors that say where it is wrong.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -37,12 +40,31 @@ impl<T: DeserializeOwned> FromRequest<Api> for JsonObject<T> {
     }
 }
 
+/// Whether the body of a request is being waited for. Every request that got past the gate bears one, as an extension.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Arrival(Arc<AtomicBool>);
+
+impl Arrival {
+    /// Whether it is. Remains so if the wait is given up.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn awaits(&self, does: bool) {
+        self.0.store(does, Ordering::Relaxed);
+    }
+}
+
 async fn receive(request: Request, api: &Api) -> Answer<Vec<u8>> {
     check_media_type(request.headers())?;
     let announced = content_length(request.headers());
     let memory = request.extensions().get::<BodyMemory>().cloned();
     let memory = memory.ok_or_else(ApiError::internal)?;
-    read(request.into_body(), announced, api.max_body, &memory).await
+    let arrival = request.extensions().get::<Arrival>().cloned().unwrap_or_default();
+    arrival.awaits(true);
+    let body = read(request.into_body(), announced, api.max_body, &memory).await;
+    arrival.awaits(false);
+    body
 }
 
 /// `application/json`, and no character set but UTF-8, which JSON is always in. Other parameters mean nothing.

@@ -1,12 +1,12 @@
 //! One connection, from its encryption to its end: requests are handed to the router, and whoever does nothing, takes
 //! nothing, or stays when the host ends is sent away.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use axum::extract::Request;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Version};
 use axum::response::Response;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -41,6 +42,10 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How long one whose connection is refused may take to hear it.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How much of a body that nobody wants is read, and for how long, so that its client gets to the answer.
+const MAX_REST_BYTES: usize = 64 * 1024 * 1024;
+const REST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The answer to a connection that there is no room for.
 const NO_ROOM: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
@@ -247,15 +252,60 @@ impl Service<Request<Incoming>> for Conversation {
         self.activity.is_http2.store(is_http2, Ordering::Relaxed);
         request.extensions_mut().insert(Peer(self.peer));
         let draining = self.attendant.draining.clone();
-        let answer = self.attendant.router.clone().call(request);
+        let (head, body) = request.into_parts();
+        let body = Lent(Arc::new(Mutex::new(body)));
+        let answer = self.attendant.router.clone().call(Request::from_parts(head, body.clone()));
         Box::pin(async move {
             let mut answer = answer.await?;
+            if is_http2 && !body.is_end_stream() {
+                tokio::spawn(tokio::time::timeout(REST_TIMEOUT, body.take_rest()));
+            }
             if !is_http2 && draining.is_cancelled() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             drop(running);
             Ok(answer)
         })
+    }
+}
+
+/// The body of a request, which doesn't end when its handler has done with it.
+///
+/// Over HTTP/2, a client whose body isn't wanted any more is told to stop sending. Many take that for the end of all, and lose the
+/// answer that they have got.
+#[derive(Clone)]
+struct Lent(Arc<Mutex<Incoming>>);
+
+impl Lent {
+    fn body(&self) -> MutexGuard<'_, Incoming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads on, for nothing, to the end or [`MAX_REST_BYTES`].
+    async fn take_rest(mut self) {
+        let mut left = MAX_REST_BYTES;
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+            let taken = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(taken) else { return };
+            left = rest;
+        }
+    }
+}
+
+impl Body for Lent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut *self.body()).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body().size_hint()
     }
 }
 

@@ -123,6 +123,12 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", detail)
     }
 
+    /// The body took longer to arrive than the request may take.
+    pub(super) fn body_timeout() -> Self {
+        let detail = "the body did not arrive in time; nothing was done";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
+    }
+
     /// Puts `what` and a colon before the detail, to say which part of the request is meant.
     #[must_use]
     pub(super) fn within(mut self, what: impl std::fmt::Display) -> Self {

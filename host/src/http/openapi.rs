@@ -174,6 +174,7 @@ pub(super) struct BodyProblems;
 impl IntoResponses for BodyProblems {
     fn responses() -> Responses {
         problems([
+            ("408", "`body_timeout`: the body took too long to arrive, and nothing was done"),
             ("413", "`body_too_large`"),
             ("415", "`unsupported_media_type`: only `application/json` is taken"),
             (

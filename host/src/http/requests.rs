@@ -13,6 +13,7 @@ use futures::FutureExt as _;
 use tracing::Instrument as _;
 
 use super::Api;
+use super::body::Arrival;
 use super::browser::harden;
 use super::error::{Answer, ApiError};
 use super::uri::{decode, shown};
@@ -60,6 +61,8 @@ async fn handle(api: &Api, request: Request, route: &str, next: Next) -> Respons
     };
     head.extensions.insert(admitted.caller.clone());
     head.extensions.insert(admitted.body.clone());
+    let arrival = Arrival::default();
+    head.extensions.insert(arrival.clone());
     let request = Request::from_parts(head, body);
     // No handler sees a path that can't be decoded, whether or not it looks at that part.
     if let Err(error) = decode(request.uri().path()) {
@@ -71,6 +74,10 @@ async fn handle(api: &Api, request: Request, route: &str, next: Next) -> Respons
         Ok(Err(panic)) => {
             tracing::error!(panic = panic_message(panic.as_ref()), "a request handler panicked");
             ApiError::internal().into_response()
+        }
+        Err(_) if arrival.is_awaited() => {
+            tracing::debug!(timeout = ?api.request_timeout, "the body of a request did not arrive in time");
+            ApiError::body_timeout().into_response()
         }
         Err(_) => {
             tracing::warn!(timeout = ?api.request_timeout, "request timed out");

@@ -520,6 +520,17 @@ async fn a_request_that_takes_too_long_is_given_up() {
     check_problem(&answered, 503, "timeout");
 }
 
+#[tokio::test]
+async fn a_body_that_takes_too_long_is_the_clients_matter() {
+    let config = HttpConfig { request_timeout: Duration::from_millis(50), ..HttpConfig::default() };
+    let (address, stop, _server) = start(config).await;
+    let mut connection = begin_request(address).await;
+    let answer = read_to_end(&mut connection).await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"body_timeout\""), "{answer}");
+    assert!(answer.contains("nothing was done"), "{answer}");
+    stop.cancel();
+}
+
 /// A server on a free port, and what stops it.
 async fn start(
     config: HttpConfig,

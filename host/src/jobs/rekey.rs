@@ -5,7 +5,7 @@
 //! and what is written meanwhile is written as the configuration says anyway. An entry whose document is gone can't be rewritten; it is
 //! left as it is, and counted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::task::{Task, TaskError};
 use crate::codec::{Currency, Encoding, HEAD_BYTES, Packing};
@@ -33,12 +33,8 @@ pub(super) async fn rewrite(
             Currency::Outdated | Currency::Unclear => outdated.push((key.clone(), head)),
         }
     }
-    let unclear: Vec<DocumentKey> = outdated
-        .iter()
-        .filter(|(_, head)| task.mirror.codec().judge(head) == Currency::Unclear)
-        .map(|(key, _)| key.clone())
-        .collect();
-    let as_they_are = not_worth_compressing(task, &unclear).await?;
+    let unclear = outdated.iter().filter(|(_, head)| task.mirror.codec().judge(head) == Currency::Unclear);
+    let as_they_are = as_they_would_be_written(task, unclear).await?;
     let (current, outdated): (Vec<_>, Vec<_>) = outdated.into_iter().partition(|(key, _)| as_they_are.contains(key));
     current.iter().for_each(|(_, head)| count(&mut needs, Encoding::peek(head).ok(), 1));
 
@@ -77,20 +73,25 @@ async fn heads(task: &Task<'_>, keys: &[DocumentKey]) -> Result<Vec<Option<Vec<u
     Ok(entries.into_iter().map(|entry| entry.map(|entry| entry.value)).collect())
 }
 
-/// Which of these documents would not be compressed if they were written now.
-async fn not_worth_compressing(task: &Task<'_>, keys: &[DocumentKey]) -> Result<Vec<DocumentKey>, TaskError> {
-    let mut raw = Vec::new();
+/// Which of these entries, given with their beginnings, would be written the same way now.
+async fn as_they_would_be_written(
+    task: &Task<'_>,
+    entries: impl Iterator<Item = &(DocumentKey, Vec<u8>)>,
+) -> Result<HashSet<DocumentKey>, TaskError> {
+    let entries: HashMap<&DocumentKey, &Vec<u8>> = entries.map(|(key, head)| (key, head)).collect();
+    let keys: Vec<DocumentKey> = entries.keys().map(|key| (*key).clone()).collect();
+    let mut same = HashSet::new();
     for keys in keys.chunks(BATCH) {
         for document in task.store.repository().fetch(keys).await? {
             let key = MemCell::key(&document)?;
-            let written = task.mirror.codec().encode(key.as_str(), &document)?;
-            if Encoding::peek(&written).is_ok_and(|encoding| encoding.packing == Packing::Raw) && !document.is_deleted()
-            {
-                raw.push(key);
+            let written = Encoding::peek(&task.mirror.codec().encode(key.as_str(), &document)?).ok();
+            let stored = entries.get(&key).and_then(|head| Encoding::peek(head).ok());
+            if written.is_some() && written == stored && !document.is_deleted() {
+                same.insert(key);
             }
         }
     }
-    Ok(raw)
+    Ok(same)
 }
 
 fn count(needs: &mut Needs, encoding: Option<Encoding>, entries: u64) {

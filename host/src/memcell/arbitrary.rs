@@ -22,6 +22,36 @@ pub(crate) fn document() -> impl Strategy<Value = Document> {
     })
 }
 
+/// As [`document`], with documents in it that may look like what stands for a value in Extended JSON.
+pub(crate) fn lookalike() -> impl Strategy<Value = Document> {
+    let names = [
+        "$oid",
+        "$date",
+        "$numberLong",
+        "$numberDouble",
+        "$code",
+        "$scope",
+        "$binary",
+        "$regularExpression",
+        "$x",
+        "a",
+    ];
+    let name = prop::sample::select(names.to_vec()).prop_map(str::to_owned);
+    let texts = ["5", "1.5", "2025-01-01T00:00:00Z", "0123456789abcdef01234567"];
+    let content = prop_oneof![
+        prop::sample::select(texts.to_vec()).prop_map(|text| Bson::String(text.to_owned())),
+        Just(Bson::Document(bson::doc! { "$numberLong": "5" })),
+        Just(Bson::Document(bson::doc! { "pattern": "a", "options": "i" })),
+        value(),
+    ];
+    let inner =
+        prop::collection::vec((name, content), 1..4).prop_map(|fields| fields.into_iter().collect::<Document>());
+    (document(), inner).prop_map(|(mut document, inner)| {
+        document.insert("lookalike", inner);
+        document
+    })
+}
+
 /// Field names, some of which the host knows. None begins with `$`, which Extended JSON can't always tell from its own.
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![

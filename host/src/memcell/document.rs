@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use bson::{DateTime, RawBsonRef, RawDocument, RawDocumentBuf};
 
 use super::facts::Facts;
-use super::json::{Dialect, write_document, write_memcell};
+use super::json::{Dialect, Fidelity, write_document, write_memcell};
 use super::{DocumentKey, EventId};
 use crate::{Error, ErrorKind, Result};
 
@@ -122,11 +122,12 @@ impl MemCell {
             .map_err(|source| Error::new(ErrorKind::Internal, "a document makes no json").with_source(source))
     }
 
-    /// Appends canonical Extended JSON v2, from which the same document can be read again, types included.
+    /// Appends canonical Extended JSON v2, from which the same document can be read again, types included; unless it is
+    /// [`Fidelity::Ambiguous`].
     ///
     /// # Errors
     /// As [`MemCell::write_api_json`].
-    pub fn write_canonical_json(&self, out: &mut Vec<u8>) -> Result<()> {
+    pub fn write_canonical_json(&self, out: &mut Vec<u8>) -> Result<Fidelity> {
         write_document(&self.raw, Dialect::Canonical, out)
     }
 }

@@ -11,8 +11,12 @@ use super::json::MAX_NESTING;
 /// objects.
 const MAX_JSON_NESTING: usize = MAX_NESTING + 3;
 
+/// The other wrappers, each read here.
+pub(super) const WRAPPERS: [&str; 7] =
+    ["$oid", "$date", "$numberInt", "$numberLong", "$numberDouble", "$code", "$scope"];
+
 /// The wrappers that `bson` reads as they are: all that a MemCell hardly ever holds.
-const EXOTIC: [&str; 10] = [
+pub(super) const EXOTIC: [&str; 10] = [
     "$numberDecimal",
     "$binary",
     "$uuid",

@@ -2,6 +2,7 @@
 
 use bson::raw::cstr;
 use bson::{Bson, DateTime, Document, RawBson, RawDocumentBuf, Timestamp};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::extended::read_document;
@@ -64,9 +65,7 @@ impl NewMemCell {
     /// # Errors
     /// As [`NewMemCell::from_api`].
     pub fn from_import_line(line: &str) -> Result<Self> {
-        let value: Value = serde_json::from_str(line.trim_start_matches('\u{feff}')).map_err(|source| {
-            Error::new(ErrorKind::InvalidDocument, format!("not valid json: {source}")).with_source(source)
-        })?;
+        let value: Value = serde_json::from_str(line.trim_start_matches('\u{feff}')).map_err(not_json)?;
         let Value::Object(mut fields) = value else {
             return Err(Error::new(ErrorKind::InvalidDocument, "a MemCell is a json object"));
         };
@@ -106,8 +105,11 @@ impl NewMemCell {
     /// # Errors
     /// [`ErrorKind::InvalidDocument`] for what is no such document, has no `_id`, or isn't kept by MongoDB as it is.
     pub fn from_exact_line(line: &str) -> Result<Self> {
-        let invalid = |reason: String| Error::new(ErrorKind::InvalidDocument, reason);
-        let raw = read_document(line.trim_start_matches('\u{feff}').as_bytes()).map_err(invalid)?;
+        let line = line.trim_start_matches('\u{feff}');
+        let raw = read_document(line.as_bytes()).map_err(|reason| match serde_json::from_str::<IgnoredAny>(line) {
+            Err(source) => not_json(source),
+            Ok(IgnoredAny) => Error::new(ErrorKind::InvalidDocument, reason),
+        })?;
         let mut body = Document::try_from(&raw).map_err(unencodable)?;
         let Some(id) = body.remove("_id") else {
             return Err(Error::invalid_field("_id", "a document that is to be as it was has one"));
@@ -245,6 +247,10 @@ fn checked_id(id: Bson) -> Result<Bson> {
 
 fn encode(document: &Document) -> Result<RawDocumentBuf> {
     RawDocumentBuf::try_from(document).map_err(unencodable)
+}
+
+fn not_json(source: serde_json::Error) -> Error {
+    Error::new(ErrorKind::InvalidDocument, format!("not valid json: {source}")).with_source(source)
 }
 
 fn unencodable(source: bson::error::Error) -> Error {

@@ -11,6 +11,7 @@ use bson::oid::ObjectId;
 use bson::{RawArray, RawBsonRef, RawDocument};
 
 use super::datetime::write_datetime;
+use super::extended::{EXOTIC, WRAPPERS};
 use crate::{Error, ErrorKind, Result};
 
 /// How many levels of documents and lists may be nested in a stored document. MongoDB's own limit is 200; without
@@ -28,17 +29,28 @@ pub(crate) enum Dialect {
     Canonical,
 }
 
+/// What reading brings back of a document that was written as canonical Extended JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fidelity {
+    /// The same.
+    Exact,
+    /// Another one: a document within it looks like what stands for a value of another type, such as `{"$oid": "…"}`.
+    Ambiguous,
+}
+
 /// Appends `document` to `out`.
 ///
 /// # Errors
 /// If the document is malformed or nested too deeply; `out` then holds a part of it.
-pub(crate) fn write_document(document: &RawDocument, dialect: Dialect, out: &mut Vec<u8>) -> Result<()> {
-    Writer { dialect, depth: 0, out }.document(document)
+pub(crate) fn write_document(document: &RawDocument, dialect: Dialect, out: &mut Vec<u8>) -> Result<Fidelity> {
+    let mut writer = Writer { dialect, depth: 0, fidelity: Fidelity::Exact, out };
+    writer.document(document)?;
+    Ok(writer.fidelity)
 }
 
 /// Appends one value to `out`. Errors as with [`write_document`].
 pub(crate) fn write_value(value: RawBsonRef<'_>, dialect: Dialect, out: &mut Vec<u8>) -> Result<()> {
-    Writer { dialect, depth: 0, out }.value(value)
+    Writer { dialect, depth: 0, fidelity: Fidelity::Exact, out }.value(value)
 }
 
 /// Appends the API form of a MemCell: [`Dialect::Api`] with `event_id` in the place of `_id`.
@@ -46,7 +58,7 @@ pub(crate) fn write_value(value: RawBsonRef<'_>, dialect: Dialect, out: &mut Vec
 /// A stored field that is itself called `event_id` is left out, for there can't be two of them. Errors as with
 /// [`write_document`].
 pub(super) fn write_memcell(document: &RawDocument, out: &mut Vec<u8>) -> Result<()> {
-    let mut writer = Writer { dialect: Dialect::Api, depth: 1, out };
+    let mut writer = Writer { dialect: Dialect::Api, depth: 1, fidelity: Fidelity::Exact, out };
     writer.out.push(b'{');
     let mut first = true;
     for element in document.iter_elements() {
@@ -113,9 +125,15 @@ fn descend(depth: usize) -> Result<()> {
     Ok(())
 }
 
+/// Whether a field of this name, alone or beside another one, stands for a value in Extended JSON.
+fn is_wrapper(name: &str) -> bool {
+    name.starts_with('$') && (WRAPPERS.contains(&name) || EXOTIC.contains(&name))
+}
+
 struct Writer<'a> {
     dialect: Dialect,
     depth: usize,
+    fidelity: Fidelity,
     out: &'a mut Vec<u8>,
 }
 
@@ -127,6 +145,10 @@ impl Writer<'_> {
         let mut first = true;
         for element in document.iter_elements() {
             let element = element.map_err(malformed)?;
+            // What is read as another type has one or two fields, and all of their names begin like this.
+            if first && self.depth > 1 && is_wrapper(element.key().as_str()) {
+                self.fidelity = Fidelity::Ambiguous;
+            }
             self.separate(&mut first);
             self.name(element.key().as_str());
             self.value(element.value().map_err(malformed)?)?;

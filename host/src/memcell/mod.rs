@@ -20,4 +20,5 @@ pub use datetime::parse_datetime;
 pub use document::MemCell;
 pub use id::EventId;
 pub use input::{MAX_DOCUMENT_BYTES, NewMemCell, Patch};
+pub use json::Fidelity;
 pub use key::DocumentKey;

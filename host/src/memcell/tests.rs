@@ -201,7 +201,7 @@ fn large_and_small_doubles_take_no_more_room_than_others() {
 fn what_no_document_can_be_is_not_taken_exactly_either() {
     for (line, field, message) in [
         ("[]", "", "not a json object"),
-        ("{", "", "not json"),
+        ("{", "", "not valid json"),
         (r#"{"event_id":"685c8c52a1b2c3d4e5f60718"}"#, "_id", "has one"),
         (r#"{"_id":[]}"#, "_id", "a list"),
         (r#"{"_id":1,"x":{"$timestamp":{"t":0,"i":0}}}"#, "x", "an empty timestamp"),
@@ -234,6 +234,15 @@ proptest! {
         let back = extended::read_document(canonical_text(&document).as_bytes()).unwrap();
         let original = RawDocumentBuf::try_from(&document).unwrap();
         prop_assert_eq!(back.as_bytes(), original.as_bytes());
+    }
+
+    #[test]
+    fn canonical_json_says_if_it_does_not_read_back(document in arbitrary::lookalike()) {
+        let mut text = Vec::new();
+        if cell(&document).write_canonical_json(&mut text).unwrap() == Fidelity::Exact {
+            let back = extended::read_document(&text).unwrap();
+            prop_assert!(back.as_bytes() == cell(&document).as_raw().as_bytes(), "{}", String::from_utf8_lossy(&text));
+        }
     }
 
     #[test]

@@ -50,10 +50,18 @@ impl Security {
     /// # Errors
     /// Every token and every file that can't be read, or isn't as it has to be; `origin` is the file of the configuration.
     pub fn load(config: &Config, origin: &Path) -> Result<Self, ConfigError> {
-        let Prepared { access, loaded } = read(config, origin)?;
+        Self::read(config).map_err(|problems| ConfigError::new(origin, problems))
+    }
+
+    /// What [`Security::load`] would refuse; for [`Config::load_and_check`], which tells it together with all else.
+    pub fn problems(config: &Config) -> Vec<Problem> {
+        Self::read(config).err().unwrap_or_default()
+    }
+
+    fn read(config: &Config) -> Result<Self, Vec<Problem>> {
+        let Prepared { access, loaded } = read(config)?;
         let certificates = loaded.map(Certificates::new).transpose();
-        let certificates =
-            certificates.map_err(|(key, message)| ConfigError::new(origin, vec![problem(key, message)]))?;
+        let certificates = certificates.map_err(|(key, message)| vec![problem(key, message)])?;
         Ok(Self { access: Arc::new(RwLock::new(Arc::new(access))), certificates: certificates.map(Arc::new) })
     }
 
@@ -62,7 +70,7 @@ impl Security {
     /// # Errors
     /// As [`Security::load`].
     pub(crate) fn prepare(config: &Config, origin: &Path) -> Result<Prepared, ConfigError> {
-        read(config, origin)
+        read(config).map_err(|problems| ConfigError::new(origin, problems))
     }
 
     /// Brings into effect what was read. Answers the keys whose values have changed, be it in other files than the configuration.
@@ -122,7 +130,7 @@ impl Access {
     }
 }
 
-fn read(config: &Config, origin: &Path) -> Result<Prepared, ConfigError> {
+fn read(config: &Config) -> Result<Prepared, Vec<Problem>> {
     let mut problems = Vec::new();
     let tokens = Tokens::read(&config.auth, &mut problems);
     let loaded = config.http.tls.as_ref().map(Loaded::read).transpose();
@@ -133,7 +141,7 @@ fn read(config: &Config, origin: &Path) -> Result<Prepared, ConfigError> {
     if problems.is_empty() {
         return Ok(Prepared { access: Access { tokens, open_metrics: config.auth.open_metrics }, loaded });
     }
-    Err(ConfigError::new(origin, problems))
+    Err(problems)
 }
 
 fn problem(key: impl Into<String>, message: impl fmt::Display) -> Problem {

@@ -9,7 +9,7 @@ pub use difference::{Difference, DifferenceKind};
 use memo::PayloadMemo;
 
 use crate::codec::{Codec, Corrupt, Envelope, Format, write_payload};
-use crate::memcell::MemCell;
+use crate::memcell::{Fidelity, MemCell};
 
 /// The most differences that are listed for one document.
 pub const MAX_DIFFERENCES: usize = 100;
@@ -182,7 +182,9 @@ fn is_same(authority: &MemCell, envelope: &Envelope<'_>, scratch: &mut Vec<u8>) 
         Format::Bson => authority.as_raw().as_bytes() == envelope.payload(),
         Format::Json => {
             scratch.clear();
-            write_payload(Format::Json, authority, scratch).is_ok() && scratch == envelope.payload()
+            // What is ambiguous may be the same text and another document.
+            matches!(write_payload(Format::Json, authority, scratch), Ok(Fidelity::Exact))
+                && scratch == envelope.payload()
         }
     };
     same_bytes && authority.revision() == envelope.revision()

@@ -1,18 +1,21 @@
 //! Encrypted connections: both versions of HTTP, certificates that are replaced while the host runs, and clients that don't
 //! come to the point.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Bytes;
+use futures::stream;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::body::{Bytes, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use memcell_tests::host::{PATIENCE, TestHost, eventually};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
@@ -92,6 +95,42 @@ impl Authority {
 async fn host(authority: &Authority, more: &str) -> Result<TestHost> {
     authority.issue()?;
     TestHost::start_from_file(&format!("[http]\n{}", authority.section(more))).await
+}
+
+/// Over HTTP/2, a client that is told to stop sending may miss the answer that it got.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_body_is_taken_to_its_end() -> Result<()> {
+    let authority = Authority::new()?;
+    let host = host(&authority, "max_body = \"1MiB\"").await?;
+    let stream = authority.connect(&host.url, &["h2"]).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let driven = tokio::spawn(connection);
+    for (path, status) in [("/v1/memcells", 413), ("/v1/nothing", 404), ("/v1/memcells?unknown=1", 400)] {
+        const CHUNKS: usize = 64;
+        let (chunks, wanted) = mpsc::channel(1);
+        let body = Box::pin(stream::unfold(wanted, |mut wanted: mpsc::Receiver<Bytes>| async move {
+            let chunk = wanted.recv().await?;
+            Some((Ok::<_, Infallible>(Frame::data(chunk)), wanted))
+        }));
+        let request = hyper::Request::post(format!("https://localhost{path}"));
+        let request = request.header("content-type", "application/json").body(StreamBody::new(body))?;
+        let feeding = tokio::spawn(async move {
+            let mut taken = 0;
+            while taken < CHUNKS && chunks.send(Bytes::from(vec![b' '; 64 * 1024])).await.is_ok() {
+                taken += 1;
+            }
+            taken
+        });
+        let answer = sender.send_request(request).await?;
+        ensure!(answer.status() == status, "{path}: {answer:?}");
+        answer.into_body().collect().await?;
+        ensure!(tokio::time::timeout(PATIENCE, feeding).await?? == CHUNKS, "{path}: the client was told to stop");
+    }
+    drop(sender);
+    driven.await??;
+    host.stop().await?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -173,6 +173,25 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_is_cut_short_is_so_on_its_own_line() {
+        for input in ["{\"timestamp\": \"2025\n{\"a\":\n", "{\"timestamp\": \"2025\r\n{\"a\":\r\n"] {
+            let (sender, mut receiver) = tokio::sync::mpsc::channel(10);
+            read_all(input.as_bytes(), 10, &Shutdown::new(), &sender);
+            let batch = receiver.blocking_recv().unwrap().unwrap();
+            let complaints = batch.parse(false, NewMemCell::from_import_line).invalid;
+            let found: Vec<_> = complaints.iter().map(|found| (found.line, found.column, &*found.reason)).collect();
+            let expected = [
+                (1, Some(19), "not valid json: EOF while parsing a string"),
+                (2, Some(5), "not valid json: EOF while parsing a value"),
+            ];
+            assert_eq!(found, expected, "{input:?}");
+        }
+        let exact = parse(&record(2, 0, b"{\"a\":"), NewMemCell::from_exact_line).err().unwrap();
+        assert_eq!((exact.line, exact.column), (2, Some(5)), "{exact:?}");
+        assert_eq!(exact.reason, "not valid json: EOF while parsing a value");
+    }
+
+    #[test]
     fn strict_looks_at_nothing_behind_the_first_complaint() {
         let good = br#"{"timestamp": "2025-06-26T00:03:30Z"}"#;
         let batch = || Batch {

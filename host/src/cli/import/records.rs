@@ -117,6 +117,9 @@ impl<R: BufRead> Records<R> {
             if is_whole {
                 self.line += 1;
                 self.offset = 0;
+                // Who finds that a record is cut short finds it at its end, which is not the beginning of the next line.
+                text.pop();
+                text.pop_if(|last| *last == b'\r');
             }
             if !text.trim_ascii().is_empty() {
                 return Ok(Some(Record { line, offset, text: Ok(text) }));

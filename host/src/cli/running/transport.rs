@@ -159,6 +159,13 @@ fn unencrypted(error: &io::Error) -> String {
              [http.tls] was written has to be started again"
                 .to_owned()
         }
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(reason)))
+            if reason.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            "its certificate is that of an authority (CA:TRUE), as `openssl req -x509` makes one unless told otherwise, and no host may \
+             show that: make it with `-addext basicConstraints=critical,CA:FALSE`, or have an authority sign one for the host"
+                .to_owned()
+        }
         Some(rustls::Error::InvalidCertificate(reason)) => {
             format!("its certificate is not trusted ({reason:?}); --ca-file names the authority that vouches for it")
         }

@@ -48,7 +48,7 @@ impl DataDirectory {
                  mongodb.data_directory",
                 root.display()
             );
-            Error::new(ErrorKind::Config, message)
+            Error::new(ErrorKind::Conflict, message)
         };
         let (host_lock, host_lock_path) = open_lock(&root, "lock")?;
         if !try_lock(&host_lock, &host_lock_path)? {
