@@ -42,6 +42,7 @@ ONCE = Retries(attempts=1)
         (404, "not_found", NotFound),
         (404, "unknown_route", UnexpectedAnswer),
         (405, "method_not_allowed", UnexpectedAnswer),
+        (408, "body_timeout", Timeout),
         (409, "already_exists", Conflict),
         (413, "body_too_large", Invalid),
         (414, "uri_too_long", Invalid),

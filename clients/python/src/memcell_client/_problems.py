@@ -33,6 +33,7 @@ _BY_STATUS: dict[int, type[MemCellError]] = {
     403: Forbidden,
     404: NotFound,
     405: UnexpectedAnswer,
+    408: Timeout,
     409: Conflict,
     413: Invalid,
     414: Invalid,
@@ -68,7 +69,7 @@ def from_answer(status: int, headers: Mapping[str, str], body: bytes) -> MemCell
     code = str(problem["code"])
     error = _BY_CODE.get(code) or _BY_STATUS.get(status) or (ServerFault if status >= 500 else UnexpectedAnswer)
     retry_after = _seconds(headers.get("retry-after"))
-    is_passing = status == 429 or (status == 503 and (retry_after is not None or code == "timeout"))
+    is_passing = status in (408, 429) or (status == 503 and (retry_after is not None or code == "timeout"))
     return error(
         str(problem.get("detail", "")),
         code=code,

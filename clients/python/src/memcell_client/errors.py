@@ -127,7 +127,7 @@ class Unavailable(MemCellError):
 
 
 class Timeout(MemCellError):
-    """There was no answer in time."""
+    """There was no answer in time, or the body of the request did not arrive in time (408): then nothing was done."""
 
 
 class Unsupported(MemCellError):
