@@ -158,8 +158,8 @@ const MAX_CURSOR_DEPTH: u32 = 100;
 /// A place between two documents in an [`Order`], told by the document before it. It stays usable while documents come
 /// and go, and documents that share a timestamp are told apart by their `_id`, of any type.
 ///
-/// Its text form (`Display`, [`Cursor::parse`]) is opaque base64url. A `timestamp` that another program made a list is
-/// beyond it: such a document may be seen twice or not at all.
+/// Its text form (`Display`, [`Cursor::parse`]) is opaque base64url. Where another program made `timestamp` a list of times, the one counts
+/// that MongoDB sorts by. A list of other things is beyond it: such a document may be seen twice or not at all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cursor {
     order: Order,
@@ -179,7 +179,17 @@ impl Cursor {
             })
         };
         let id = last.field("_id").ok_or_else(|| Error::new(ErrorKind::Internal, "a stored document has no _id"))?;
-        let timestamp = last.field("timestamp").map_or(Ok(Bson::Null), value)?;
+        let timestamp = match last.field("timestamp").map_or(Ok(Bson::Null), value)? {
+            Bson::Array(items) => {
+                let times = items.iter().filter_map(Bson::as_datetime).copied();
+                let sorted_by = match order {
+                    Order::NewestFirst => times.max(),
+                    Order::OldestFirst => times.min(),
+                };
+                sorted_by.map_or(Bson::Null, Bson::DateTime)
+            }
+            timestamp => timestamp,
+        };
         Ok(Self { order, timestamp, id: value(id)? })
     }
 

@@ -148,12 +148,14 @@ fn kind_of_id(id: &Bson) -> Option<u8> {
 
 /// The conditions of lying behind the cursor. See [`after_id`] for the two parts.
 fn following(cursor: &Cursor) -> Vec<Document> {
-    let (beyond, before) = match cursor.order() {
-        Order::NewestFirst => ("$lt", "$gt"),
-        Order::OldestFirst => ("$gt", "$lt"),
+    let (beyond, before, sorted_by) = match cursor.order() {
+        Order::NewestFirst => ("$lt", "$gt", "$max"),
+        Order::OldestFirst => ("$gt", "$lt", "$min"),
     };
-    // A sort takes a missing field for null, an expression does not.
-    let timestamp = doc! { "$ifNull": ["$timestamp", null] };
+    // A sort takes one element for a list, and null for a missing field; an expression does neither.
+    let timestamp = doc! {
+        "$ifNull": [{ "$cond": [{ "$isArray": "$timestamp" }, { sorted_by: "$timestamp" }, "$timestamp"] }, null],
+    };
     let last = doc! { "$literal": cursor.timestamp() };
     let mut farther = Document::new();
     farther.insert(beyond, vec![timestamp.clone(), last.clone()]);

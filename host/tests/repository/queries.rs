@@ -112,8 +112,9 @@ async fn pages_join_without_gap_or_overlap() {
             _ => doc! { "n": number }.into(),
         };
         let mut cell = doc! { "_id": id, "summary": number.to_string() };
-        match number % 5 {
+        match number % 6 {
             0 => {}
+            5 => drop(cell.insert("timestamp", vec![at(1000 + i64::from(number)), at(999), at(1002)])),
             1 => drop(cell.insert("timestamp", Bson::Null)),
             2 => drop(cell.insert("timestamp", "text")),
             3 => drop(cell.insert("timestamp", at(1000))),
