@@ -63,7 +63,7 @@ fn a_uri_that_the_driver_does_not_take_is_a_problem() {
     {
         let bench = Bench::new(&format!("[mongodb]\nuri = \"{uri}\"\n"));
         let ended = bench.run(&["config", "check"]).with(64);
-        assert!(ended.stdout.is_empty() && ended.stderr.starts_with("memcell.toml: mongodb.uri: "), "{ended:#?}");
+        assert!(ended.stdout.is_empty() && ended.stderr.starts_with("memcell.toml:2: mongodb.uri: "), "{ended:#?}");
         let report = &bench.run(&["config", "check", "--json"]).with(64).lines()[0];
         assert_eq!((&report["fine"], &report["problems"][0]["key"]), (&json!(false), &json!("mongodb.uri")));
     }
@@ -85,7 +85,10 @@ fn the_example_is_fine() {
     fs::write(bench.path("memcell.toml"), bench.run(&["config", "example"]).with(0).stdout).unwrap();
     let ended = bench.run(&["config", "check"]).with(0);
     assert!(ended.stdout.starts_with("memcell.toml is fine\n"), "{ended:#?}");
-    assert!(ended.stdout.contains("backend   local: target/plugins/in_memory.wasm, which is not there"), "{ended:#?}");
+    assert!(
+        ended.stdout.contains("backend   local: target/plugins/in_memory.wasm, which is no file that is there"),
+        "{ended:#?}"
+    );
     let report = &bench.run(&["config", "check", "--json"]).with(0).lines()[0];
     assert_eq!((&report["fine"], &report["backends"][0]["plugin_found"]), (&json!(true), &json!(false)));
 }
