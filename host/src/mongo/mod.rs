@@ -1,7 +1,7 @@
 //! MongoDB, the authority. The only folder that names the `mongodb` crate.
 //!
 //! [`Repository`] is the way in: single documents (`documents`), many of them (`bulk`), several in one transaction
-//! (`transaction`), reads (`reads`), and what anybody changes (`changes`). What hosts
+//! (`transaction`), reads (`reads`), all of them in parts (`ranges`, `walk`), and what anybody changes (`changes`). What hosts
 //! agree on among themselves lies beside the MemCells (`leases`, `jobs`, `anchors`), and what became of transactions that backends have prepared (`markers`). What is sent to the server is built in `filters` and `pipelines`; what comes
 //! back wrong passes through `error`. No operation waits longer than the configured time.
 
