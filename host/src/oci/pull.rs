@@ -51,10 +51,13 @@ async fn blob(session: &mut Session, layer: &Layer) -> Result<Vec<u8>, Problem> 
     let too_long =
         |_| Problem::NoComponent(format!("the component is longer than the {} bytes of its manifest", layer.size));
     let component = answer.bytes(layer.size).await?.map_err(too_long)?;
-    if (component.len() as u64) < layer.size {
-        let (has, says) = (component.len(), layer.size);
-        return Err(Problem::NoComponent(format!("the component has {has} bytes, and its manifest says {says}")));
-    }
     let (actual, component) = blocking(move || (digest_of(&component), component)).await?;
-    if actual == expected { Ok(component) } else { Err(Problem::Digest { what: "the component", expected, actual }) }
+    let (has, says) = (component.len() as u64, layer.size);
+    match () {
+        () if actual != expected => Err(Problem::Digest { what: "the component", expected, actual }),
+        () if has != says => {
+            Err(Problem::NoComponent(format!("the component has {has} bytes, and its manifest says {says}")))
+        }
+        () => Ok(component),
+    }
 }

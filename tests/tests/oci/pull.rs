@@ -111,7 +111,12 @@ async fn another_digest_is_another_artifact() -> Result<()> {
     let text = final_failure(stage.components.fetch(&plugin, LIMIT).await);
     has(
         &text,
-        &[&plugin.reference.to_string(), "doesn't have it: 404", "MANIFEST_UNKNOWN", "check the name and the digest"],
+        &[
+            &plugin.reference.to_string(),
+            "doesn't have it: 404",
+            "MANIFEST_UNKNOWN",
+            "check the name, and the tag or the digest",
+        ],
     );
     let mut plugin: OciPlugin = stage.plugin.clone();
     plugin.reference.repository = "team/nothing".to_owned();
