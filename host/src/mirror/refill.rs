@@ -10,10 +10,10 @@ use super::{Inner, MirrorState};
 use crate::Error;
 use crate::begun::Begun;
 use crate::change::Change;
-use crate::kv::{Backend, Condition, KvError, Mark, Outcome};
+use crate::kv::{Backend, Condition, KvError, Mark, Outcome, Write};
 use crate::memcell::{DocumentKey, MemCell};
 
-/// Documents written in one go, and about how many bytes of them: their encoded values are in memory at the same time.
+/// Documents written in one go, and about how many bytes of them.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
@@ -89,7 +89,7 @@ pub(super) async fn copy(
 }
 
 /// What came of keys that were read anew, but for those that are as they should be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reread {
     /// Whose write was refused as stale.
     pub(super) stale: Vec<DocumentKey>,
@@ -267,12 +267,15 @@ pub(super) async fn sweep(
     Ok(())
 }
 
-/// Gathers changes and writes them in batches: while the backend works on one, the next is gathered and encoded.
+/// Encodes changes and writes them in batches: while the backend works on one, the next is gathered.
 struct Writer<'a> {
     mirror: &'a Inner,
     backend: &'a Backend,
     condition: Condition,
-    changes: Vec<Change>,
+    gathered: Vec<Write>,
+    /// Of what was gathered.
+    marks: Vec<(DocumentKey, u64)>,
+    /// About as many as all documents gathered have.
     bytes: usize,
     /// Handed over, and not known to be written.
     under_way: Option<UnderWay<'a>>,
@@ -282,8 +285,8 @@ struct Writer<'a> {
 }
 
 struct UnderWay<'a> {
-    /// With their stamps.
-    keys: Vec<(DocumentKey, u64)>,
+    /// What is written, and with which stamps.
+    marks: Vec<(DocumentKey, u64)>,
     ends: Begun<'a, Vec<Result<Outcome, KvError>>>,
 }
 
@@ -293,7 +296,8 @@ impl<'a> Writer<'a> {
             mirror,
             backend,
             condition,
-            changes: Vec::new(),
+            gathered: Vec::new(),
+            marks: Vec::new(),
             bytes: 0,
             under_way: None,
             stale: Vec::new(),
@@ -311,9 +315,12 @@ impl<'a> Writer<'a> {
 
     /// Answers whether a batch was handed over, and so the one before it is written.
     async fn push(&mut self, change: Change) -> Result<bool, RefillError> {
-        self.bytes += change.document.as_ref().map_or(0, |document| document.as_raw().as_bytes().len());
-        self.changes.push(change);
-        let full = self.changes.len() >= BATCH || self.bytes >= BATCH_BYTES;
+        let Change { key, stamp, document } = change;
+        self.bytes += document.as_ref().map_or(0, |document| document.as_raw().as_bytes().len());
+        // At once: the document is in the processor's caches, and not needed any more after that.
+        self.gathered.push(self.mirror.copies.write(&key, stamp, document.as_ref())?);
+        self.marks.push((key, stamp));
+        let full = self.gathered.len() >= BATCH || self.bytes >= BATCH_BYTES;
         if full {
             self.hand_over().await?;
         }
@@ -332,28 +339,22 @@ impl<'a> Writer<'a> {
     }
 
     async fn hand_over(&mut self) -> Result<(), RefillError> {
-        let changes = std::mem::take(&mut self.changes);
+        let (writes, marks) = (std::mem::take(&mut self.gathered), std::mem::take(&mut self.marks));
         self.bytes = 0;
-        let mut keys = Vec::with_capacity(changes.len());
-        let mut writes = Vec::with_capacity(changes.len());
-        for change in changes {
-            writes.push(self.mirror.copies.write(&change.key, change.stamp, change.document.as_ref())?);
-            keys.push((change.key, change.stamp));
-        }
         let ends = Begun::new(self.backend.write(writes, self.condition)).await;
         self.settle().await?;
-        self.under_way = Some(UnderWay { keys, ends });
+        self.under_way = Some(UnderWay { marks, ends });
         Ok(())
     }
 
     async fn settle(&mut self) -> Result<(), RefillError> {
-        let Some(UnderWay { keys, ends }) = self.under_way.take() else { return Ok(()) };
+        let Some(UnderWay { marks, ends }) = self.under_way.take() else { return Ok(()) };
         let ends = ends.end().await;
-        self.mirror.metrics.refreshed(keys.len() as u64);
-        self.written += keys.len() as u64;
+        self.mirror.metrics.refreshed(marks.len() as u64);
+        self.written += marks.len() as u64;
         let mut failure = None;
         let mut outdated = Vec::new();
-        for ((key, stamp), end) in keys.into_iter().zip(ends) {
+        for ((key, stamp), end) in marks.into_iter().zip(ends) {
             match end {
                 Ok(Outcome::Applied) => {}
                 Ok(Outcome::Stale) => self.stale.push(key),
@@ -365,12 +366,10 @@ impl<'a> Writer<'a> {
                 Err(error) => failure = Some(error),
             }
         }
-        if outdated.is_empty() {
-            return failure.map_or(Ok(()), |error| Err(error.into()));
-        }
-        // The copy that was to be replaced is not one of the document any more.
-        for end in self.backend.write(outdated, self.condition).await {
-            failure = failure.or(end.err().filter(|error| !error.is_permanent()));
+        if !outdated.is_empty() {
+            // The copies that were to be replaced are not those of the documents any more.
+            let removed = self.backend.write(outdated, self.condition).await.into_iter();
+            failure = removed.filter_map(Result::err).find(|error| !error.is_permanent()).or(failure);
         }
         failure.map_or(Ok(()), |error| Err(error.into()))
     }

@@ -24,8 +24,9 @@ use crate::{Error, ErrorKind, Result};
 const SCAN_RANGES: usize = 1024;
 const SCAN_RANGE: u64 = 200_000;
 
-/// The most documents of one batch that are whole, and about how many bytes of them.
-const BATCH_DOCUMENTS: usize = 500;
+/// The most documents of one batch that are whole, and about how many bytes of them. So many that a reply of the server with documents
+/// of usual sizes stays in the caches of a processor while it is read, taken apart and encoded.
+const BATCH_DOCUMENTS: usize = 160;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Batches that the server sends at a time, or as many documents as fit into one reply (16 MB).
