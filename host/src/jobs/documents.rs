@@ -7,9 +7,9 @@ use super::task::{Task, TaskError};
 use crate::begun::Begun;
 use crate::clock::unix_millis;
 use crate::codec::{Codec, HEADER_BYTES};
-use crate::kv::Digest;
+use crate::kv::{Digest, Entry, KvError};
 use crate::memcell::{DocumentKey, MemCell};
-use crate::mirror::{Copied, MirrorState, RefillError};
+use crate::mirror::{Copied, Mirror, MirrorState, RefillError};
 use crate::mongo::{Batch, IdRange, JobKind, Place, Route, Tally};
 
 /// Suspects that gather before they are looked at again: each time costs the time that the mirror needs to catch up.
@@ -95,45 +95,92 @@ fn keys_of(documents: &[MemCell]) -> crate::Result<Vec<DocumentKey>> {
     documents.iter().map(MemCell::key).collect()
 }
 
+/// A batch whose copies, or digests of them, the backend looks up.
+struct Comparing {
+    documents: Vec<MemCell>,
+    keys: Arc<[DocumentKey]>,
+    found: Begun<'static, Result<Found, KvError>>,
+    next: Option<Place>,
+}
+
+/// What a backend has for some keys.
+enum Found {
+    Copies(Vec<Option<Entry>>),
+    Digests(Vec<Option<Digest>>),
+}
+
+/// What comparing came to that is not noted yet.
+#[derive(Default)]
+struct Compared {
+    suspects: Vec<Suspect>,
+    tally: Tally,
+}
+
 async fn compare(task: &mut Task<'_>, route: Route) -> Result<(), TaskError> {
     let by_digest = !task.job.deep && task.mirror.has_digests();
     let repository = task.store.repository();
     let step = if task.job.rate.is_some() { PACED_REVISIONS } else { REVISIONS };
     let mut documents = if by_digest { repository.walk_revisions(route, step) } else { repository.walk(route) };
-    let mut suspects: Vec<Suspect> = Vec::new();
-    let mut tally = Tally::default();
+    let mut compared = Compared::default();
+    let mut before: Option<Comparing> = None;
     loop {
-        let batch = documents.next().await?;
+        let Batch { documents, next } = documents.next().await?;
         task.ready(|state| *state == MirrorState::Live).await?;
-        tally.examined += batch.documents.len() as u64;
-        task.pace.take(batch.documents.len()).await;
-        suspects.extend(match by_digest {
-            true => compare_digests(task, &batch.documents).await?,
-            false => compare_copies(task, &batch.documents).await?,
-        });
-        let is_last = batch.next.is_none();
-        if suspects.len() >= MAX_SUSPECTS || is_last {
-            let looked_at = unix_millis() + 1;
-            let settled = suspects::settle(task, About::Documents, std::mem::take(&mut suspects), looked_at).await?;
-            tally = tally.plus(settled);
-        }
-        if suspects.is_empty() {
-            task.advance(batch.next, std::mem::take(&mut tally)).await?;
+        task.pace.take(documents.len()).await;
+        let keys: Arc<[DocumentKey]> = keys_of(&documents)?.into();
+        task.seen.add(&*keys);
+        let is_last = next.is_none();
+        // While the backend looks these up, the batch before is compared, and the next one read.
+        let found = Begun::new(look_up(Arc::clone(&task.mirror), Arc::clone(&keys), by_digest)).await;
+        let current = Comparing { documents, keys, found, next };
+        if let Some(before) = before.take() {
+            conclude(task, before, &mut compared).await?;
         }
         if is_last {
-            return Ok(());
+            return conclude(task, current, &mut compared).await;
         }
+        before = Some(current);
+    }
+}
+
+async fn look_up(mirror: Arc<Mirror>, keys: Arc<[DocumentKey]>, by_digest: bool) -> Result<Found, KvError> {
+    Ok(match by_digest {
+        true => Found::Digests(mirror.digests(&keys, HEADER_BYTES as u32).await?),
+        false => Found::Copies(mirror.read(&keys).await?),
+    })
+}
+
+/// Compares a batch, has a closer look at suspects if they are many or it is the last one, and notes how far all is well.
+async fn conclude(task: &mut Task<'_>, comparing: Comparing, compared: &mut Compared) -> Result<(), TaskError> {
+    let Comparing { documents, keys, found, next } = comparing;
+    let suspects = match found.end().await? {
+        Found::Copies(copies) => compare_copies(task, &documents, &keys, &copies)?,
+        Found::Digests(digests) => compare_digests(task, &documents, &keys, &digests).await?,
+    };
+    compared.suspects.extend(suspects);
+    compared.tally.examined += documents.len() as u64;
+    if compared.suspects.len() >= MAX_SUSPECTS || next.is_none() {
+        let looked_at = unix_millis() + 1;
+        let suspects = std::mem::take(&mut compared.suspects);
+        let settled = suspects::settle(task, About::Documents, suspects, looked_at).await?;
+        compared.tally = std::mem::take(&mut compared.tally).plus(settled);
+    }
+    match compared.suspects.is_empty() {
+        true => task.advance(next, std::mem::take(&mut compared.tally)).await,
+        false => Ok(()),
     }
 }
 
 /// What looks wrong about whole documents and their copies.
-async fn compare_copies(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Suspect>, TaskError> {
-    let keys = keys_of(documents)?;
-    task.seen.add(&keys);
-    let copies = task.mirror.read(&keys).await?;
+fn compare_copies(
+    task: &Task<'_>,
+    documents: &[MemCell],
+    keys: &[DocumentKey],
+    copies: &[Option<Entry>],
+) -> Result<Vec<Suspect>, TaskError> {
     let mut scratch = Vec::new();
     let mut suspects = Vec::new();
-    for ((key, document), copy) in keys.iter().zip(documents).zip(&copies) {
+    for ((key, document), copy) in keys.iter().zip(documents).zip(copies) {
         task.vouched(key)?;
         suspects.extend(suspects::judge(task, key, Some(document), copy.as_ref(), &mut scratch));
     }
@@ -141,15 +188,17 @@ async fn compare_copies(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Su
 }
 
 /// What looks wrong about revisions and digests: what does, or can't be told by them, is looked at as a whole.
-async fn compare_digests(task: &Task<'_>, documents: &[MemCell]) -> Result<Vec<Suspect>, TaskError> {
-    let keys = keys_of(documents)?;
-    task.seen.add(&keys);
-    let digests = task.mirror.digests(&keys, HEADER_BYTES as u32).await?;
+async fn compare_digests(
+    task: &Task<'_>,
+    documents: &[MemCell],
+    keys: &[DocumentKey],
+    digests: &[Option<Digest>],
+) -> Result<Vec<Suspect>, TaskError> {
     let mut unclear = Vec::new();
-    for ((key, document), digest) in keys.into_iter().zip(documents).zip(&digests) {
-        task.vouched(&key)?;
+    for ((key, document), digest) in keys.iter().zip(documents).zip(digests) {
+        task.vouched(key)?;
         if !is_faithful(task.mirror.codec(), document, digest.as_ref()) {
-            unclear.push(key);
+            unclear.push(key.clone());
         }
     }
     suspects::look(task, About::Documents, &unclear).await

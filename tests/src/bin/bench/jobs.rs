@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const DOCUMENTS: usize = 100_000;
 const DOCUMENTS_VARIABLE: &str = "MEMCELL_BENCH_DOCUMENTS";
 
-const PLAN: Plan = Plan { pairs: 3, iterations: 1, warm_up: 1 };
+const PLAN: Plan = Plan { pairs: 9, iterations: 1, warm_up: 2 };
 
 /// Ample for a server whose cache is smaller than the collection.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
