@@ -126,14 +126,14 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
     match command {
         Command::Serve(args) => {
-            let config = Config::load_and_check(&global.config, Security::problems)?;
+            let (config, security) = Config::load_with(&global.config, Security::read)?;
             let (level, given) = global.level(&config.log.level);
             let spans = spans(&config)?;
             let set_level = logging::start(config.log.format, level, spans.as_ref())?;
             // What the command line says stands, whatever the file comes to say.
             let set_log_level = (!given).then_some(set_level);
-            let served =
-                serve::run(args, serve::Configuration { path: global.config, config, set_log_level }, global.json);
+            let configuration = serve::Configuration { path: global.config, config, security, set_log_level };
+            let served = serve::run(args, configuration, global.json);
             if let Some(Err(error)) = spans.map(Exporter::close) {
                 tracing::warn!(error, "the last spans could not be sent");
             }

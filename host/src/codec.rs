@@ -224,11 +224,9 @@ impl Codec {
         });
         match (wanted, stored.packing) {
             (Some(_), Packing::Raw) => Currency::Unclear,
-            (None, Packing::Raw) if is_fallback => Currency::Unclear,
-            (None, Packing::Raw) => Currency::Current,
-            (wanted, stored) if wanted == Some(stored) && is_fallback => Currency::Unclear,
-            (wanted, stored) if wanted == Some(stored) => Currency::Current,
-            _ => Currency::Outdated,
+            (wanted, packing) if wanted.unwrap_or(Packing::Raw) != packing => Currency::Outdated,
+            _ if is_fallback => Currency::Unclear,
+            _ => Currency::Current,
         }
     }
 

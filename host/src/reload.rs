@@ -63,11 +63,7 @@ impl Inner {
     async fn reload(&self) -> Result<ReloadReport, ReloadError> {
         let _one = self.one_at_a_time.lock().await;
         let path = self.path.clone();
-        let reading = tokio::task::spawn_blocking(move || {
-            let config = Config::load_and_check(&path, Security::problems)?;
-            let prepared = Security::prepare(&config, &path)?;
-            Ok::<_, ConfigError>((config, prepared))
-        });
+        let reading = tokio::task::spawn_blocking(move || Config::load_with(&path, Security::prepare));
         let (config, prepared) = reading.await.map_err(ended_early)??;
         let mut report = self.store.reload(&config).await?;
         // Nothing can be refused any more.

@@ -375,7 +375,7 @@ struct Serving {
 
 async fn serve(config: &Config, file: Option<PathBuf>) -> Result<(MemCellStore, Serving)> {
     let store = MemCellStore::open(config, Arc::new(Metrics::new())).await?;
-    let security = Security::load(config, file.as_deref().unwrap_or(Path::new(CONFIG_FILE)))?;
+    let security = Security::read(config).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
     let reloader = file.map(|path| Reloader::new(path, store.clone(), security.clone(), None));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);

@@ -123,14 +123,14 @@ struct ReportedBackend<'a> {
 fn check(path: &Path, json: bool) -> Result<Exit, Failure> {
     let runtime = session::runtime()?;
     // Tokens and certificates are as much a part of it as what names them.
-    let loaded = Config::load_and_check(path, |config| {
-        let mut problems = Security::problems(config);
+    let loaded = Config::load_with(path, |config| {
+        let mut problems = Security::read(config).err().unwrap_or_default();
         problems.extend(runtime.block_on(obstacles(config)));
-        problems
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
     });
     match loaded {
-        Ok(config) if json => output::json_line(&summary(&config))?,
-        Ok(config) => output::write(describe(path, &config).as_bytes())?,
+        Ok((config, ())) if json => output::json_line(&summary(&config))?,
+        Ok((config, ())) => output::write(describe(path, &config).as_bytes())?,
         Err(error) if json => {
             output::json_line(&refusal(&error))?;
             return Ok(Exit::Config);

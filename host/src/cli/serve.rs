@@ -45,6 +45,8 @@ pub(super) struct Configuration {
     pub(super) path: PathBuf,
     /// What it said.
     pub(super) config: Config,
+    /// What was read for it.
+    pub(super) security: Security,
     /// What a new `log.level` is told, unless the command line has the say.
     pub(super) set_log_level: Option<SetLogLevel>,
 }
@@ -70,8 +72,7 @@ async fn serve(
     shutdown: &Shutdown,
     hangups: Hangups,
 ) -> Result<Exit, Failure> {
-    let Configuration { path, config, set_log_level } = configuration;
-    let security = Security::load(&config, &path)?;
+    let Configuration { path, config, security, set_log_level } = configuration;
     // First of all, for it is what fails most often, and nothing has to be taken down again then.
     let listen = config.http.listen;
     let listener =

@@ -246,19 +246,23 @@ impl Config {
     /// # Errors
     /// Every problem there is.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::load_and_check(path, |_| Vec::new())
+        Self::load_with(path, |_| Ok(())).map(|(config, ())| config)
     }
 
-    /// As [`Config::load`], with the problems that `check` finds among the others. Where a value is wrong, `check` sees the default.
+    /// As [`Config::load`], and reads what else belongs to it: what is wrong with that is told among the other problems. Where a value
+    /// is wrong, `read` sees the default.
     ///
     /// # Errors
     /// Every problem there is.
-    pub fn load_and_check(path: &Path, check: impl FnOnce(&Self) -> Vec<Problem>) -> Result<Self, ConfigError> {
+    pub fn load_with<T>(
+        path: &Path,
+        read: impl FnOnce(&Self) -> Result<T, Vec<Problem>>,
+    ) -> Result<(Self, T), ConfigError> {
         let text = match std::fs::read(path) {
             Ok(bytes) => String::from_utf8(bytes).map_err(|error| ConfigError::not_utf8(path, &error))?,
             Err(error) => return Err(ConfigError::unreadable(path, &error)),
         };
-        sections::read_and_check(&text, path, &Environment::of_process(), check).result
+        sections::read_with(&text, path, &Environment::of_process(), read).result
     }
 
     /// Checks `text` as if it had been read from `origin`, against whose folder relative paths are resolved. The
@@ -274,7 +278,7 @@ impl Config {
         origin: &Path,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        sections::read(text, origin, &Environment::new(variables)).result
+        sections::read(text, origin, &Environment::new(variables)).result.map(|(config, ())| config)
     }
 
     /// How the registry of that name is reached.

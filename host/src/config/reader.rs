@@ -8,13 +8,12 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::environment::Environment;
-use super::problems::{ConfigError, Problem};
+use super::problems::Problem;
 
 /// The largest number of edits at which a name is still offered as what was meant.
 const MAX_EDITS: usize = 2;
@@ -92,18 +91,17 @@ impl<'a> Reading<'a> {
         known.iter().flat_map(|(path, names)| names.iter().map(move |name| dotted(path, name))).collect()
     }
 
-    /// `Err` with every problem, if there was any. Of a text that isn't TOML, only that is reported: what the damaged
+    /// Every problem. Of a text that isn't TOML, only that is reported: what the damaged
     /// document seems to say would hide the damage behind problems that aren't there.
-    pub(super) fn finish(mut self, origin: &Path) -> Result<(), ConfigError> {
-        if !self.syntax.is_empty() {
-            return Err(ConfigError::new(origin, std::mem::take(&mut self.syntax)));
+    pub(super) fn finish(mut self) -> Vec<Problem> {
+        if !self.is_toml() {
+            return std::mem::take(&mut self.syntax);
         }
         for (path, name, at) in self.unknown.take() {
             self.problem(dotted(&path, &name), Some(at), self.explain_unknown(&path, &name));
         }
         self.report_unknown_variables();
-        let problems = self.problems.into_inner();
-        if problems.is_empty() { Ok(()) } else { Err(ConfigError::new(origin, problems)) }
+        self.problems.into_inner()
     }
 
     /// A variable that was meant to override something and doesn't is as wrong as an unknown key.

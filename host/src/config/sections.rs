@@ -40,36 +40,40 @@ const TIMEOUT: RangeInclusive<Duration> = MILLISECOND..=HOUR;
 const LIFE: RangeInclusive<Duration> = MINUTE..=Duration::from_secs(3650 * 24 * 60 * 60);
 
 /// What reading came to.
-pub(super) struct Outcome {
-    pub(super) result: Result<Config, ConfigError>,
+pub(super) struct Outcome<T> {
+    pub(super) result: Result<(Config, T), ConfigError>,
     /// Every key that the reader asked for, dotted.
     #[cfg(test)]
     pub(super) known: std::collections::BTreeSet<String>,
 }
 
 /// Reads `text` as the file `origin`.
-pub(super) fn read(text: &str, origin: &Path, environment: &Environment) -> Outcome {
-    read_and_check(text, origin, environment, |_| Vec::new())
+pub(super) fn read(text: &str, origin: &Path, environment: &Environment) -> Outcome<()> {
+    read_with(text, origin, environment, |_| Ok(()))
 }
 
-/// As [`read`], with what `check` finds wrong with what was read. Of a value that is wrong, it sees the default in its place.
-pub(super) fn read_and_check(
+/// As [`read`], with what `also` reads. Of a value that is wrong, it sees the default in its place.
+pub(super) fn read_with<T>(
     text: &str,
     origin: &Path,
     environment: &Environment,
-    check: impl FnOnce(&Config) -> Vec<Problem>,
-) -> Outcome {
+    also: impl FnOnce(&Config) -> Result<T, Vec<Problem>>,
+) -> Outcome<T> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let reading = Reading::new(text, &errors, environment);
     let folder = origin.parent().unwrap_or(Path::new(""));
     let config = document(&reading.root(table.get_ref()), folder);
-    if reading.is_toml() {
-        check(&config).into_iter().for_each(|problem| reading.add(problem));
-    }
+    let also = match reading.is_toml() {
+        true => also(&config).map_err(|problems| problems.into_iter().for_each(|problem| reading.add(problem))),
+        false => Err(()),
+    };
     Outcome {
         #[cfg(test)]
         known: reading.known(),
-        result: reading.finish(origin).map(|()| config),
+        result: match (also, reading.finish()) {
+            (Ok(also), problems) if problems.is_empty() => Ok((config, also)),
+            (_, problems) => Err(ConfigError::new(origin, problems)),
+        },
     }
 }
 

@@ -61,7 +61,7 @@ fn the_example_has_every_key() {
     let text = complete_example();
     let environment = Environment::without_secrets();
     let outcome = read(&text.replace("uri = \"embedded\"\n", ""), Path::new("m.toml"), &environment);
-    let config = outcome.result.unwrap();
+    let (config, ()) = outcome.result.unwrap();
     assert_eq!(config.backends[0].ttl, Some(Duration::from_secs(30 * 86_400)));
     let document: toml::Table = text.parse().unwrap();
     let tokens = document["auth"]["tokens"].as_table().unwrap();
@@ -428,7 +428,7 @@ fn what_does_not_fit_together_is_refused() {
 /// What a file comes to with these variables.
 fn overridden(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let variables = variables.iter().map(|(name, value)| (format!("MEMCELL_{name}"), (*value).to_owned()));
-    read(text, Path::new("/etc/m.toml"), &Environment::new(variables)).result
+    read(text, Path::new("/etc/m.toml"), &Environment::new(variables)).result.map(|(config, ())| config)
 }
 
 #[test]
@@ -727,16 +727,18 @@ fn what_others_find_wrong_is_told_with_the_rest() {
     let text =
         "[mongodb]\nuri = \"embedded\"\n[http]\nmax_body = 0\n[auth.tokens.ann]\nrole = \"read\"\nfile = \"nothing\"\n";
     std::fs::write(&file, text).unwrap();
-    let error = Config::load_and_check(&file, |config| {
-        let mut problems = crate::security::Security::problems(config);
+    let read = |config: &Config| -> Result<(), Vec<Problem>> {
+        let mut problems = crate::security::Security::read(config).unwrap_err();
         let nowhere = Problem { key: "mongodb.database".into(), line: None, column: None, message: "is odd".into() };
         problems.push(nowhere);
-        problems
-    });
+        Err(problems)
+    };
+    let error = Config::load_with(&file, read);
     let error = error.unwrap_err();
     let found: Vec<_> = error.problems().iter().map(|problem| (problem.line, problem.key.as_str())).collect();
     assert_eq!(found, [(None, "mongodb.database"), (Some(4), "http.max_body"), (Some(7), "auth.tokens.ann.file")]);
     std::fs::write(&file, "not toml").unwrap();
-    let error = Config::load_and_check(&file, |_| panic!("there is nothing to look at")).unwrap_err();
+    let panics = |_: &Config| -> Result<(), Vec<Problem>> { panic!("there is nothing to look at") };
+    let error = Config::load_with(&file, panics).unwrap_err();
     assert_eq!(error.problems().len(), 1, "{error}");
 }

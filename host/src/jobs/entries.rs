@@ -1,6 +1,6 @@
 //! Through the entries of a shard: looking for those whose document is gone, bringing it back, or rewriting those that are outdated.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::rekey;
 use super::suspects::{self, About};
@@ -55,30 +55,23 @@ pub(super) async fn walk(task: &mut Task<'_>, shard: u32) -> Result<(), TaskErro
         let keys: Vec<DocumentKey> = unknown.into_iter().filter(|key| key.to_bson().is_ok()).collect();
         let foreign = unknown_count - own - keys.len() as u64;
         let existing = task.store.repository().existing(&keys).await?;
-        if task.job.kind == JobKind::Rekey {
-            let tally = rekey::rewrite(task, &keys, &existing).await?;
-            let tally = tally.plus(Tally { examined: listed - own, foreign, ..Tally::default() });
-            let place = next.clone().map(|cursor| Place::Cursor { cursor, instance: instance.clone() });
-            task.advance(place, tally).await?;
-            match next {
-                None => return Ok(()),
-                next => cursor = next,
+        let of_page = Tally { examined: listed - own, foreign, ..Tally::default() };
+        let tally = of_page.plus(match task.job.kind {
+            JobKind::Rekey => rekey::rewrite(task, &keys, &existing).await?,
+            JobKind::Restore => {
+                let present = Tally { present: existing.len() as u64, ..Tally::default() };
+                present.plus(restore(task, &absent(keys, &existing)).await?)
             }
-            continue;
-        }
-        let present = existing.len() as u64;
-        let absent: Vec<DocumentKey> =
-            keys.into_iter().filter(|key| !existing.contains_key(key) && !confirmed.contains(key)).collect();
-        let mut tally = Tally { examined: listed - own, foreign, ..Tally::default() };
-        if is_restore {
-            tally = tally.plus(Tally { present, ..Tally::default() }).plus(restore(task, &absent).await?);
-        } else if !absent.is_empty() {
-            let suspects = suspects::look(task, About::Entries, &absent).await?;
-            let looked_at = unix_millis() + 1;
-            // An entry can be listed twice, but is one difference.
-            confirmed.extend(suspects.iter().map(|suspect| suspect.key.clone()));
-            tally = tally.plus(suspects::settle(task, About::Entries, suspects, looked_at).await?);
-        }
+            JobKind::Backfill | JobKind::Verify | JobKind::Repair => {
+                let mut absent = absent(keys, &existing);
+                absent.retain(|key| !confirmed.contains(key));
+                let suspects = suspects::look(task, About::Entries, &absent).await?;
+                let looked_at = unix_millis() + 1;
+                // An entry can be listed twice, but is one difference.
+                confirmed.extend(suspects.iter().map(|suspect| suspect.key.clone()));
+                suspects::settle(task, About::Entries, suspects, looked_at).await?
+            }
+        });
         let place = next.clone().map(|cursor| Place::Cursor { cursor, instance: instance.clone() });
         task.advance(place, tally).await?;
         match next {
@@ -86,6 +79,11 @@ pub(super) async fn walk(task: &mut Task<'_>, shard: u32) -> Result<(), TaskErro
             next => cursor = next,
         }
     }
+}
+
+/// The keys of documents that there are not.
+fn absent(keys: Vec<DocumentKey>, existing: &HashMap<DocumentKey, bool>) -> Vec<DocumentKey> {
+    keys.into_iter().filter(|key| !existing.contains_key(key)).collect()
 }
 
 /// Brings the documents of these keys back to MongoDB, which doesn't have them.

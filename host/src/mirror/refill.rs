@@ -1,10 +1,11 @@
 //! Reading MongoDB again, and making the backend agree: for a few keys, or for all.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt as _, stream};
 
 use super::{Inner, MirrorState};
 use crate::Error;
@@ -194,30 +195,36 @@ pub(super) async fn check_gone_back(mirror: &Inner, backend: &Backend) -> Result
     if mirror.may_remove_most.load(Ordering::Acquire) {
         return Ok(());
     }
-    for shard in mirror.scanned_shards() {
-        let mut cursor = None;
-        loop {
-            let page = backend.scan(shard, cursor, SCAN_PAGE).await?;
-            let stamps: HashMap<DocumentKey, u64> = documents_of(page.marks).collect();
-            let keys: Vec<DocumentKey> = stamps.keys().cloned().collect();
-            let documents = mirror.repository.revisions(&keys).await?;
-            let (mut missing, mut newer) = (0, 0);
-            for (key, stamp) in stamps {
-                match documents.get(&key).map(MemCell::revision) {
-                    None => missing += 1,
-                    Some(revision) => newer += u64::from(revision.is_some_and(|revision| revision < stamp)),
-                }
+    let mut pages = pin!(pages(backend, mirror.scanned_shards()));
+    while let Some(marks) = pages.next().await {
+        let stamps: HashMap<DocumentKey, u64> = documents_of(marks?).collect();
+        let keys: Vec<DocumentKey> = stamps.keys().cloned().collect();
+        let documents = mirror.repository.revisions(&keys).await?;
+        let (mut missing, mut newer) = (0, 0);
+        for (key, stamp) in stamps {
+            match documents.get(&key).map(MemCell::revision) {
+                None => missing += 1,
+                Some(revision) => newer += u64::from(revision.is_some_and(|revision| revision < stamp)),
             }
-            if missing + newer > 0 {
-                return Err(RefillError::GoneBack { missing, newer });
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
+        }
+        if missing + newer > 0 {
+            return Err(RefillError::GoneBack { missing, newer });
         }
     }
     Ok(())
+}
+
+/// All that these shards list, a page at a time.
+fn pages(backend: &Backend, shards: impl IntoIterator<Item = u32>) -> impl Stream<Item = Result<Vec<Mark>, KvError>> {
+    let of_shard = move |shard| {
+        // Before the first page there is no cursor, and after the last none to go on with.
+        stream::try_unfold(Some(None), move |cursor| async move {
+            let Some(cursor) = cursor else { return Ok(None) };
+            let page = backend.scan(shard, cursor, SCAN_PAGE).await?;
+            Ok(Some((page.marks, page.next.map(Some))))
+        })
+    };
+    stream::iter(shards).flat_map(of_shard)
 }
 
 /// The keys that documents can have, with the stamps of their entries. Others are the host's own, or somebody else's in a shared
@@ -243,25 +250,18 @@ pub(super) async fn sweep(
     shards: &[u32],
     sweeper: Sweeper,
 ) -> Result<(), RefillError> {
-    for shard in shards {
-        let mut cursor = None;
-        loop {
-            let page = backend.scan(*shard, cursor, SCAN_PAGE).await?;
-            let mut keys: Vec<DocumentKey> = documents_of(page.marks).map(|(key, _)| key).collect();
-            let live = mirror.repository.existing(&keys).await?;
-            keys.retain(|key| live.get(key) != Some(&true));
-            match sweeper {
-                Sweeper::Tail if keys.is_empty() => {}
-                Sweeper::Tail => {
-                    reread(mirror, backend, &keys, Condition::Always).await?;
-                    mirror.delivered.forget(&keys);
-                }
-                Sweeper::Other => have_reread(mirror, keys).await?,
+    let mut pages = pin!(pages(backend, shards.iter().copied()));
+    while let Some(marks) = pages.next().await {
+        let mut keys: Vec<DocumentKey> = documents_of(marks?).map(|(key, _)| key).collect();
+        let live = mirror.repository.existing(&keys).await?;
+        keys.retain(|key| live.get(key) != Some(&true));
+        match sweeper {
+            Sweeper::Tail if keys.is_empty() => {}
+            Sweeper::Tail => {
+                reread(mirror, backend, &keys, Condition::Always).await?;
+                mirror.delivered.forget(&keys);
             }
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
+            Sweeper::Other => have_reread(mirror, keys).await?,
         }
     }
     Ok(())

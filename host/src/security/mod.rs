@@ -5,7 +5,6 @@ mod certificate;
 mod tokens;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use self::certificate::{Certificates, Loaded};
 pub use self::tokens::Token;
 use self::tokens::Tokens;
 pub(crate) use self::tokens::{Secret, read_file, read_source};
-use crate::config::{Config, ConfigChange, ConfigError, Problem};
+use crate::config::{Config, ConfigChange, Problem};
 use crate::shutdown::Shutdown;
 
 /// The protection of one host. Clones are one.
@@ -45,32 +44,33 @@ impl Security {
         Self { access: Arc::default(), certificates: None }
     }
 
-    /// Reads the tokens and the certificate that a configuration names.
+    /// Reads the tokens and the certificate that a configuration names; for [`Config::load_with`].
     ///
     /// # Errors
-    /// Every token and every file that can't be read, or isn't as it has to be; `origin` is the file of the configuration.
-    pub fn load(config: &Config, origin: &Path) -> Result<Self, ConfigError> {
-        Self::read(config).map_err(|problems| ConfigError::new(origin, problems))
-    }
-
-    /// What [`Security::load`] would refuse; for [`Config::load_and_check`], which tells it together with all else.
-    pub fn problems(config: &Config) -> Vec<Problem> {
-        Self::read(config).err().unwrap_or_default()
-    }
-
-    fn read(config: &Config) -> Result<Self, Vec<Problem>> {
-        let Prepared { access, loaded } = read(config)?;
+    /// Every token and every file that can't be read, or isn't as it has to be.
+    pub fn read(config: &Config) -> Result<Self, Vec<Problem>> {
+        let Prepared { access, loaded } = Self::prepare(config)?;
         let certificates = loaded.map(Certificates::new).transpose();
         let certificates = certificates.map_err(|(key, message)| vec![problem(key, message)])?;
         Ok(Self { access: Arc::new(RwLock::new(Arc::new(access))), certificates: certificates.map(Arc::new) })
     }
 
-    /// Reads everything again, and changes nothing. Blocks on files.
+    /// Reads everything, and changes nothing. Blocks on files.
     ///
     /// # Errors
-    /// As [`Security::load`].
-    pub(crate) fn prepare(config: &Config, origin: &Path) -> Result<Prepared, ConfigError> {
-        read(config).map_err(|problems| ConfigError::new(origin, problems))
+    /// As [`Security::read`].
+    pub(crate) fn prepare(config: &Config) -> Result<Prepared, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let tokens = Tokens::read(&config.auth, &mut problems);
+        let loaded = config.http.tls.as_ref().map(Loaded::read).transpose();
+        let loaded = loaded.unwrap_or_else(|(key, message)| {
+            problems.push(problem(key, message));
+            None
+        });
+        match problems.is_empty() {
+            true => Ok(Prepared { access: Access { tokens, open_metrics: config.auth.open_metrics }, loaded }),
+            false => Err(problems),
+        }
     }
 
     /// Brings into effect what was read. Answers the keys whose values have changed, be it in other files than the configuration.
@@ -128,20 +128,6 @@ impl Access {
     pub fn find(&self, presented: &str) -> Option<&Token> {
         self.tokens.find(presented)
     }
-}
-
-fn read(config: &Config) -> Result<Prepared, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let tokens = Tokens::read(&config.auth, &mut problems);
-    let loaded = config.http.tls.as_ref().map(Loaded::read).transpose();
-    let loaded = loaded.unwrap_or_else(|(key, message)| {
-        problems.push(problem(key, message));
-        None
-    });
-    if problems.is_empty() {
-        return Ok(Prepared { access: Access { tokens, open_metrics: config.auth.open_metrics }, loaded });
-    }
-    Err(problems)
 }
 
 fn problem(key: impl Into<String>, message: impl fmt::Display) -> Problem {

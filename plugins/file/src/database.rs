@@ -124,16 +124,12 @@ impl Database {
         moment: &Moment,
     ) -> Result<Vec<Option<Digest>>, Failure> {
         let reader = self.reader()?;
-        let mut digests = Vec::with_capacity(keys.len());
-        for key in keys {
-            let Some(found) = reader.get(key.as_str())? else {
-                digests.push(None);
-                continue;
-            };
+        let digest = |key: &String| -> Result<Option<Digest>, Failure> {
+            let Some(found) = reader.get(key.as_str())? else { return Ok(None) };
             let (header, value) = Header::split(found.value())?;
-            digests.push(Digest::of_value(&header, value, head_bytes, moment));
-        }
-        Ok(digests)
+            Ok(Digest::of_value(&header, value, head_bytes, moment))
+        };
+        keys.iter().map(digest).collect()
     }
 
     /// The header of a key's record.
