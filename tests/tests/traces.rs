@@ -268,7 +268,7 @@ async fn contents_are_neither_logged_nor_traced() -> Result<()> {
     Ok(())
 }
 
-/// A collector that isn't there costs nothing but its spans.
+/// A collector that isn't there costs nothing but its spans, and the log tells.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_away_is_no_trouble() -> Result<()> {
     let port = memcell_tests::child::free_port()?;
@@ -278,6 +278,11 @@ async fn a_collector_that_is_away_is_no_trouble() -> Result<()> {
         let (status, _) = stage.send("POST", "/v1/memcells", &[], Some(&operations::memcell("x"))).await?;
         assert_eq!(status, 201);
     }
+    let told = async || {
+        let lines = lines(&stage.log_file())?;
+        Ok(lines.iter().any(|line| line.to_string().contains("spans can't be sent to traces.endpoint")))
+    };
+    eventually("the log says that spans can't be sent", told).await?;
     stage.host.stop().await?;
     Ok(())
 }

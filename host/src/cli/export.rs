@@ -1,7 +1,8 @@
 //! `memcell export`: documents as JSON Lines.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use bson::DateTime;
@@ -21,7 +22,8 @@ use crate::store::MemCellStore;
 const AFTER_HELP: &str = "\
 Writes one document a line, oldest first. The extended format keeps every type (documents that look like one of its types, as other
 programs may have stored, are warned of), and `memcell import --exact` brings it back; the api
-format is what the HTTP API shows. A FILE is written under a temporary name and appears when it is complete.
+format is what the HTTP API shows. A FILE is written under a temporary name and appears when it is complete; with the rights and the
+owner of the file that it replaces, if there is one. A device or a pipe is written to as it is.
 
 Filters narrow it down, and all that are given must hold. --user-id together with --start or --end also finds the documents that have the
 user among their participants. Without a filter, all documents are exported.
@@ -33,6 +35,10 @@ Examples:
 
 /// How much is gathered before it is written.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// The mode of a new file, less what the process takes away; and the rights of its owner alone.
+const NEW_FILE: u32 = 0o666;
+const OWN_RIGHTS: u32 = 0o700;
 
 /// Arguments of `memcell export`.
 #[derive(Debug, Args)]
@@ -85,9 +91,9 @@ pub(super) fn run(args: &ExportArgs, config: Config, json: bool) -> Result<Exit,
             return Ok(Exit::Fine);
         }
         let failure = |error: io::Error| Failure::io(args.file.display(), &error);
-        let mut partial = PartialFile::create(&args.file).map_err(failure)?;
-        let exported = write_all(args, store, shutdown, json, &mut partial.writer, failure).await?;
-        partial.complete().map_err(failure)?;
+        let mut destination = Destination::open(&args.file).map_err(failure)?;
+        let exported = write_all(args, store, shutdown, json, destination.writer(), failure).await?;
+        destination.complete().map_err(failure)?;
         exported.print(&args.file, json)?;
         Ok(Exit::Fine)
     })
@@ -152,10 +158,10 @@ async fn write_all(
     writer.flush().map_err(&failure)?;
     progress.finish();
     if ambiguous > 0 {
-        eprintln!(
+        output::note(format_args!(
             "warning: {ambiguous} documents hold documents that Extended JSON takes for values of other types, such as {{\"$oid\": …}}: \
              what is imported from here will have those values in their place"
-        );
+        ));
     }
     let elapsed = progress.elapsed();
     Ok(Exported { documents, seconds: elapsed.as_secs_f64(), rate: rate(documents, elapsed) })
@@ -173,6 +179,46 @@ fn write_line(cell: &MemCell, format: Format, line: &mut Vec<u8>) -> Result<Fide
     Ok(fidelity)
 }
 
+/// What a path leads to.
+enum Destination {
+    File(PartialFile),
+    /// A device or a pipe, which nothing can take the place of.
+    Stream(BufWriter<File>),
+}
+
+impl Destination {
+    fn open(path: &Path) -> io::Result<Self> {
+        let there = match fs::metadata(path) {
+            Ok(there) => Some(there),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        match there {
+            Some(there) if !there.is_file() && !there.is_dir() => {
+                let stream = File::options().write(true).open(path)?;
+                Ok(Self::Stream(BufWriter::with_capacity(BUFFER_BYTES, stream)))
+            }
+            // Of a link, the file that it leads to.
+            Some(there) => Ok(Self::File(PartialFile::create(&fs::canonicalize(path)?, Some(&there))?)),
+            None => Ok(Self::File(PartialFile::create(path, None)?)),
+        }
+    }
+
+    fn writer(&mut self) -> &mut BufWriter<File> {
+        match self {
+            Self::File(partial) => &mut partial.writer,
+            Self::Stream(writer) => writer,
+        }
+    }
+
+    fn complete(self) -> io::Result<()> {
+        match self {
+            Self::File(partial) => partial.complete(),
+            Self::Stream(mut writer) => writer.flush(),
+        }
+    }
+}
+
 /// A file under a temporary name beside its place, which takes the place when it is complete and vanishes otherwise.
 struct PartialFile {
     writer: BufWriter<File>,
@@ -182,7 +228,8 @@ struct PartialFile {
 }
 
 impl PartialFile {
-    fn create(place: &Path) -> io::Result<Self> {
+    /// With the rights and the owner of what it is to replace.
+    fn create(place: &Path, replaced: Option<&Metadata>) -> io::Result<Self> {
         let Some(name) = place.file_name().filter(|_| !place.is_dir()) else {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "this is a directory and no file"));
         };
@@ -190,13 +237,22 @@ impl PartialFile {
         hidden.push(name);
         hidden.push(format!(".{}.partial", std::process::id()));
         let temporary = place.with_file_name(hidden);
-        let file = File::create(&temporary)?;
-        Ok(Self {
+        let mode = replaced.map_or(NEW_FILE, |replaced| replaced.mode() & OWN_RIGHTS);
+        let file = File::options().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        let partial = Self {
             writer: BufWriter::with_capacity(BUFFER_BYTES, file),
             temporary,
             place: place.to_owned(),
             completed: false,
-        })
+        };
+        if let Some(replaced) = replaced {
+            let file = partial.writer.get_ref();
+            // Only root may give a file away; whoever may not has a file of his own, with rights for nobody else.
+            if fchown(file, Some(replaced.uid()), Some(replaced.gid())).is_ok() {
+                file.set_permissions(replaced.permissions())?;
+            }
+        }
+        Ok(partial)
     }
 
     /// Puts the file in its place, durably, over what was there.
@@ -222,11 +278,15 @@ impl Drop for PartialFile {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn names(folder: &Path) -> Vec<String> {
         let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.collect()
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
     }
 
     #[test]
@@ -234,19 +294,35 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("out.jsonl");
         fs::write(&place, "old").unwrap();
-        let mut partial = PartialFile::create(&place).unwrap();
-        partial.writer.write_all(b"new").unwrap();
-        assert_eq!(fs::read_to_string(&place).unwrap(), "old");
-        partial.complete().unwrap();
-        assert_eq!(fs::read_to_string(&place).unwrap(), "new");
-        assert_eq!(names(folder.path()), ["out.jsonl"]);
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("out.jsonl", &link).unwrap();
+        for (path, before, after) in [(&place, "old", "new"), (&link, "new", "newer")] {
+            let mut destination = Destination::open(path).unwrap();
+            destination.writer().write_all(after.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&place).unwrap(), before);
+            destination.complete().unwrap();
+            assert_eq!(fs::read_to_string(&place).unwrap(), after);
+        }
+        assert_eq!(names(folder.path()), ["link", "out.jsonl"]);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::metadata(&place).unwrap().mode() & 0o777, 0o600, "what was private stays private");
     }
 
     #[test]
     fn nothing_is_left_of_an_incomplete_file() {
         let folder = tempfile::tempdir().unwrap();
-        drop(PartialFile::create(&folder.path().join("out.jsonl")).unwrap());
+        drop(Destination::open(&folder.path().join("out.jsonl")).unwrap());
         assert!(names(folder.path()).is_empty());
-        assert!(PartialFile::create(folder.path()).is_err());
+        assert!(Destination::open(folder.path()).is_err());
+    }
+
+    #[test]
+    fn what_is_no_file_is_written_to_as_it_is() {
+        let device = Path::new("/dev/full");
+        let mut destination = Destination::open(device).unwrap();
+        destination.writer().write_all(b"x").unwrap();
+        assert_eq!(destination.complete().unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(!fs::metadata(device).unwrap().is_file());
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use super::output;
 use crate::config::ConfigError;
 use crate::{Error, ErrorKind};
 
@@ -74,12 +75,12 @@ impl Failure {
     pub fn report(&self) {
         match self {
             // One problem a line, each with its file and line: nothing may stand before them.
-            Self::Config(error) => eprintln!("{error}"),
+            Self::Config(error) => output::note(error),
             Self::Store(error) => {
                 tracing::debug!(?error, "the command failed");
-                eprintln!("error: {error}{}", hint(error.kind()));
+                output::note(format_args!("error: {error}{}", hint(error.kind())));
             }
-            Self::Usage(message) | Self::Work(message) => eprintln!("error: {message}"),
+            Self::Usage(message) | Self::Work(message) => output::note(format_args!("error: {message}")),
             Self::OutputClosed => {}
         }
     }

@@ -47,7 +47,7 @@ pub(super) fn run(args: &GetArgs, config: Config, json: bool) -> Result<Exit, Fa
 /// Whether there is such a document.
 fn print_one(id: EventId, cell: Option<&MemCell>, json: bool) -> Result<bool, Failure> {
     let Some(cell) = cell else {
-        eprintln!("there is no MemCell {id}");
+        output::note(format_args!("there is no MemCell {id}"));
         return Ok(false);
     };
     let mut text = Vec::new();

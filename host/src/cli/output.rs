@@ -1,8 +1,9 @@
-//! The standard output of a command.
+//! The standard output of a command, and what it notes beside it.
 //!
 //! Writing blocks. Commands run on the main thread, which is none of the runtime's own, so a slow reader holds up the command and nothing
 //! that works for it.
 
+use std::fmt::Display;
 use std::io::{self, Write as _};
 
 use serde::Serialize;
@@ -34,6 +35,12 @@ pub(super) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
     let mut json = serde_json::to_vec(value).map_err(|error| Failure::Work(format!("the result as json: {error}")))?;
     json.push(b'\n');
     write(&json)
+}
+
+/// Writes one line to the standard error, if anybody listens there: what a command has to do, it does all the same.
+pub(super) fn note(text: impl Display) {
+    // One write, so that no other line gets into it.
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// What an error of the standard output means.

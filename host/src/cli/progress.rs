@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
+use super::output;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How often a plain line is written.
@@ -74,7 +75,7 @@ impl Progress {
                 let share =
                     total_bytes.filter(|&total| total > 0).map(|total| u128::from(*done) * 100 / u128::from(total));
                 let share = share.map(|percent| format!(" ({percent} %)")).unwrap_or_default();
-                eprintln!("{}{share}", message(self));
+                output::note(format_args!("{}{share}", message(self)));
             }
         }
     }
@@ -82,8 +83,8 @@ impl Progress {
     /// Writes a line to the standard error without disturbing the bar.
     pub(super) fn say(&self, line: &str) {
         match &self.display {
-            Display::Bar(bar) => bar.suspend(|| eprintln!("{line}")),
-            Display::None | Display::Lines { .. } => eprintln!("{line}"),
+            Display::Bar(bar) => bar.suspend(|| output::note(line)),
+            Display::None | Display::Lines { .. } => output::note(line),
         }
     }
 

@@ -248,8 +248,7 @@ fn backend(config: &BackendConfig) -> Value {
         Ack::Mongo => "mongo",
         Ack::Mirrored => "mirrored",
     };
-    let shown =
-        |name: &String, value: &str| if secrets.contains(name) { REDACTED.to_owned() } else { setting(name, value) };
+    let shown = |name: &str, value: &str| if may_be_secret(secrets, name, value) { REDACTED } else { value }.to_owned();
     let settings = settings.iter().map(|(name, value)| (name.clone(), shown(name, value).into()));
     json!({
         "plugin": plugin.to_string(),
@@ -330,18 +329,26 @@ fn supervision_section(config: &SupervisionConfig) -> Value {
     })
 }
 
-/// The value of a plugin's setting, unless it may be a secret. Plugins are other people's, so this guesses, and rather hides
-/// too much: by the name, by words within the value (`?password=…`), by what stands before an `@`, and by what looks random.
-fn setting(name: &str, value: &str) -> String {
+impl BackendConfig {
+    /// The values of its settings that may be secrets.
+    pub(crate) fn secret_settings(&self) -> impl Iterator<Item = &str> {
+        let secret = self.settings.iter().filter(|(name, value)| may_be_secret(&self.secrets, name, value));
+        secret.map(|(_, value)| value.as_str())
+    }
+}
+
+/// Whether the value of a plugin's setting has a file of its own, or may be a secret otherwise. Plugins are other people's, so this
+/// guesses, and rather hides too much: by the name, by words within the value (`?password=…`), by what stands before an `@`, and by what
+/// looks random. The name of an environment variable tells nothing.
+fn may_be_secret(secrets: &[String], name: &str, value: &str) -> bool {
     let has_secret_word = |text: &str| {
         let text = text.to_lowercase();
         SECRET_WORDS.iter().any(|word| text.contains(word))
     };
-    if has_secret_word(name) || has_secret_word(value) || value.contains('@') || looks_random(value) {
-        REDACTED.to_owned()
-    } else {
-        value.to_owned()
-    }
+    let is_variable = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let names_variable = name.ends_with("_env") && value.chars().all(is_variable);
+    let looks_secret = has_secret_word(name) || has_secret_word(value) || value.contains('@') || looks_random(value);
+    secrets.iter().any(|secret| secret == name) || (looks_secret && !names_variable)
 }
 
 fn looks_random(value: &str) -> bool {
@@ -403,10 +410,12 @@ mod tests {
         for value in
             ["", "immediate", "64MiB", "true", "redis-1.memcell.internal.example:6379", "/var/lib/memcell/2026"]
         {
-            assert_eq!(setting("name", value), value);
+            assert!(!may_be_secret(&[], "name", value), "{value}");
         }
+        assert!(!may_be_secret(&[], "password_env", "REDIS_PASSWORD_1"));
+        assert!(may_be_secret(&[], "password_env", "hunter2"), "somebody took it for the password");
         for value in ["0af7651916cd43dd8448eb211c80319c", "sk/live/4eC39HqLyjWDarjtT1zdp7dc"] {
-            assert_eq!(setting("name", value), REDACTED, "{value}");
+            assert!(may_be_secret(&[], "name", value), "{value}");
         }
     }
 

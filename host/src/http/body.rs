@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use futures::StreamExt as _;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -57,6 +57,7 @@ impl Arrival {
 
 async fn receive(request: Request, api: &Api) -> Answer<Vec<u8>> {
     check_media_type(request.headers())?;
+    check_encoding(request.headers())?;
     let announced = content_length(request.headers());
     let memory = request.extensions().get::<BodyMemory>().cloned();
     let memory = memory.ok_or_else(ApiError::internal)?;
@@ -65,6 +66,16 @@ async fn receive(request: Request, api: &Api) -> Answer<Vec<u8>> {
     let body = read(request.into_body(), announced, api.max_body, &memory).await;
     arrival.awaits(false);
     body
+}
+
+/// Bodies come as they are.
+fn check_encoding(headers: &HeaderMap) -> Answer<()> {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    let detail = "the body has a content-encoding, and bodies are taken as they are: send it without one";
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
 }
 
 /// `application/json`, and no character set but UTF-8, which JSON is always in. Other parameters mean nothing.

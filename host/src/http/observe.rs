@@ -36,7 +36,7 @@ pub(super) struct Readiness {
     status: &'static str,
     /// `ok`, or why not.
     #[schema(example = "ok")]
-    mongodb: String,
+    mongodb: &'static str,
     /// For information.
     backends: Vec<BackendState>,
 }
@@ -47,9 +47,6 @@ struct BackendState {
     name: String,
     /// `loading`, `backfilling`, `catching-up`, `live`, `degraded`, `failed` or `closed`.
     state: &'static str,
-    /// More about the state, where there is more to say.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
 }
 
 /// All of something, in one answer.
@@ -71,7 +68,8 @@ pub(super) async fn health(Parameters(NoParameters): Parameters<NoParameters>) -
 
 /// Tell whether requests can be fulfilled
 ///
-/// A backend that is not well does not matter for that.
+/// A backend that is not well does not matter for that. Anybody may ask, so nothing is told of why something is not well: `/v1/overview`
+/// and `/v1/backends` do.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -87,14 +85,10 @@ pub(super) async fn ready(State(api): State<Api>, Parameters(NoParameters): Para
         None => (StatusCode::OK, "ready"),
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
     };
-    let state = |backend: crate::store::BackendReport| BackendState {
-        name: backend.name,
-        state: backend.state,
-        reason: backend.reason,
-    };
+    let state = |backend: crate::store::BackendReport| BackendState { name: backend.name, state: backend.state };
     let readiness = Readiness {
         status,
-        mongodb: trouble.unwrap_or_else(|| "ok".to_owned()),
+        mongodb: trouble.map_or("ok", |_| "mongodb does not take operations"),
         backends: backends.into_iter().map(state).collect(),
     };
     answers::value(http_status, &readiness)

@@ -149,6 +149,11 @@ async fn bad_requests_are_problems() {
         (bare("POST", "/v1/memcells"), 415, "unsupported_media_type"),
         (with_body("POST", "/v1/memcells", "text/plain", "{}"), 415, "unsupported_media_type"),
         (with_body("PATCH", &one, "application/merge-patch+json", "{}"), 415, "unsupported_media_type"),
+        (
+            with_header(with_json("POST", "/v1/memcells", &json!({})), "content-encoding", "gzip"),
+            415,
+            "unsupported_media_type",
+        ),
         (with_body("POST", "/v1/memcells", "application/json", ""), 400, "malformed_json"),
         (with_body("POST", "/v1/memcells", "application/json; charset=UTF-8", "{\"a\":"), 400, "malformed_json"),
         (with_body("POST", "/v1/transactions", "application/json", "{]"), 400, "malformed_json"),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, UpdateDeadline};
 
+use super::GuestError;
 use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome, Page, Usage};
 use super::bindings::with_digests::exports::memcell::kv::digests::Digest;
@@ -63,7 +64,7 @@ impl Instance {
             Ok(Err(Failure::Call(error))) => {
                 return Err(failure(store, "open", limits, &error));
             }
-            Ok(Err(Failure::Refused(refusal))) => return Err(KvError::Refused(refusal)),
+            Ok(Err(Failure::Refused(error))) => return Err(refused(store, error)),
             Ok(Err(Failure::Contract(reason))) => return Err(contract("open", reason)),
             Ok(Ok(capabilities)) => capabilities,
         };
@@ -261,12 +262,16 @@ impl Instance {
         self.store.data_mut().cpu.refill();
         match answer {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(Failure::Refused(error))) => Err(KvError::Refused(error)),
+            Ok(Err(Failure::Refused(error))) => Err(refused(&self.store, error)),
             Ok(Err(Failure::Contract(reason))) => Err(contract(function, reason)),
             Ok(Err(Failure::Call(error))) => Err(failure(&mut self.store, function, &self.limits, &error)),
             Err(_) => Err(KvError::Deadline { function, deadline: self.limits.call_timeout }),
         }
     }
+}
+
+fn refused(store: &Store<Sandbox>, error: GuestError) -> KvError {
+    KvError::Refused(store.data().secrets().hide_in(error))
 }
 
 /// Tells apart why a call ended without an answer.
@@ -302,7 +307,7 @@ fn failure(
         Some(trap) => trap.to_string(),
         None => shown(&error.root_cause().to_string()),
     };
-    let said = sandbox.last_words();
+    let said = sandbox.secrets().hide(&sandbox.last_words());
     let reason = if said.is_empty() { cause } else { format!("{cause}; it said: {said}") };
     KvError::Trap { function, reason }
 }

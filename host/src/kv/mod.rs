@@ -27,6 +27,7 @@ mod output;
 mod plugin;
 mod queue;
 mod sandbox;
+mod secrets;
 mod shard;
 mod sockets;
 mod status;

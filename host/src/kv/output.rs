@@ -12,6 +12,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::error::shown;
+use super::secrets::Secrets;
 
 /// How much of its output is kept: enough for a panic's message and place.
 const TAIL_BYTES: usize = 2048;
@@ -33,11 +34,12 @@ struct Stream {
 }
 
 /// Whose lines they are.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Tag {
     pub(super) backend: String,
     pub(super) shard: u32,
     pub(super) stream: &'static str,
+    pub(super) secrets: Secrets,
 }
 
 struct Lines {
@@ -95,12 +97,12 @@ impl Lines {
             self.suppressed += 1;
             return;
         }
-        let Tag { backend, shard, stream } = &self.tag;
+        let Tag { backend, shard, stream, secrets } = &self.tag;
         if self.suppressed > 0 {
             tracing::warn!(target: "plugin", backend, shard, stream, lines = self.suppressed, "the plugin printed too much, lines were left out");
             self.suppressed = 0;
         }
-        let line = shown(&String::from_utf8_lossy(&line));
+        let line = shown(&secrets.hide(&String::from_utf8_lossy(&line)));
         if !line.is_empty() {
             tracing::info!(target: "plugin", backend, shard, stream, line, "the plugin printed");
         }
@@ -222,7 +224,7 @@ mod tests {
         assert!(allowance.take(now + LINE_INTERVAL));
         assert!(!allowance.take(now + LINE_INTERVAL));
 
-        let tag = Tag { backend: "test".into(), shard: 0, stream: "stderr" };
+        let tag = Tag { backend: "test".into(), shard: 0, stream: "stderr", secrets: Secrets::none() };
         let output = Output::new(Some(tag));
         output.push(&[b'x'; LINE_BYTES * 4]);
         assert_eq!(output.stream().lines.as_ref().unwrap().line.len(), LINE_BYTES);

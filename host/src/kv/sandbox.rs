@@ -17,6 +17,7 @@ use super::error::{KvError, shown};
 use super::grants::{GUEST_DIRECTORY, Grants, Pins};
 use super::limits::Limiter;
 use super::output::{Output, Tag};
+use super::secrets::Secrets;
 use super::{files, names, sockets, streams};
 use crate::config::BackendConfig;
 use crate::metrics::BackendMetrics;
@@ -33,6 +34,7 @@ pub(super) struct Sandbox {
     pub(super) limiter: Limiter,
     pub(super) cpu: CpuBudget,
     stderr: Output,
+    secrets: Secrets,
     pins: Arc<Pins>,
     refusals: Arc<Refusals>,
     wasi: WasiCtx,
@@ -85,7 +87,9 @@ impl Sandbox {
     /// # Errors
     /// If the granted directory can't be opened.
     pub(super) fn new(config: &BackendConfig, shard: u32, grants: &Grants, pins: Pins) -> Result<Self, KvError> {
-        let tag = |stream| grants.log.then(|| Tag { backend: config.name.clone(), shard, stream });
+        let secrets = Secrets::of(config);
+        let tag =
+            |stream| grants.log.then(|| Tag { backend: config.name.clone(), shard, stream, secrets: secrets.clone() });
         let (stdout, stderr) = (Output::new(tag("stdout")), Output::new(tag("stderr")));
         let pins = Arc::new(pins);
         let refusals = Arc::new(Refusals {
@@ -131,12 +135,17 @@ impl Sandbox {
         let limiter = Limiter::new(&config.limits);
         // While it is being opened, it may compute as long as that may take.
         let cpu = CpuBudget::new(Duration::MAX);
-        Ok(Self { limiter, cpu, stderr, pins, refusals, wasi: wasi.build(), table })
+        Ok(Self { limiter, cpu, stderr, secrets, pins, refusals, wasi: wasi.build(), table })
     }
 
     /// The last it wrote to its standard error, on one line; empty if nothing.
     pub(super) fn last_words(&self) -> String {
         self.stderr.last_words()
+    }
+
+    /// What it must not tell anybody.
+    pub(super) fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// What it may connect to.

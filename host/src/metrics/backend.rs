@@ -136,8 +136,8 @@ pub struct Levels {
     pub queue_bytes: usize,
     /// Linear memory of all instances.
     pub memory_bytes: u64,
-    /// Age of the oldest change that is known and not in the backend.
-    pub lag: Duration,
+    /// Age of the oldest change that is known and not in the backend; `None` if the backend has never followed MongoDB.
+    pub lag: Option<Duration>,
     /// How long ago the backend was known to have everything, once it was.
     pub behind: Option<Duration>,
     /// The moment that the newest checkpoint stands for, in Unix milliseconds.
@@ -319,7 +319,7 @@ impl BackendMetrics {
         };
         let checkpoint = levels.checkpoint_millis.map(|millis| millis as f64 / 1e3);
         let oldest = self.handle.all.host.mongodb_oplog_first_timestamp.get(&[]).map(|oldest| oldest.get());
-        set_if_known(&families.mirror_lag, Some(levels.lag.as_secs_f64()));
+        set_if_known(&families.mirror_lag, levels.lag.map(|lag| lag.as_secs_f64()));
         set_if_known(&families.mirror_behind, levels.behind.map(|behind| behind.as_secs_f64()));
         set_if_known(&families.mirror_checkpoint_timestamp, checkpoint);
         let headroom = checkpoint.zip(oldest).map(|(checkpoint, oldest)| checkpoint - oldest);
@@ -372,6 +372,7 @@ mod tests {
 
     fn levels() -> Levels {
         Levels {
+            lag: Some(Duration::ZERO),
             behind: Some(Duration::from_secs(1)),
             checkpoint_millis: Some(60_000),
             breakers: vec![("closed", 1), ("open", 1)],

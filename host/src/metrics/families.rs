@@ -128,7 +128,7 @@ families_of_backends! {
         /// 1 for the state a mirror is in, 0 for the others: loading, backfilling, catching-up, live, degraded,
         /// failed, detached, closed.
         mirror_state: Gauge[BackendState],
-        /// Age of the oldest change that is known and not in the backend; 0 if there is none.
+        /// Age of the oldest change that is known and not in the backend; 0 if there is none, absent until the backend has followed MongoDB for the first time.
         mirror_lag: FloatGauge[Backend] in Seconds,
         /// How long ago the moment is up to which the backend is known to have everything; absent until it is for the
         /// first time.

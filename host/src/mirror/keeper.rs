@@ -206,6 +206,11 @@ async fn look_after(mirror: &Inner, backend: &Backend, place: &mut Place) {
                 if mirror.progress.newest_applied() > come_to {
                     retry = RETRY_MIN;
                 }
+                if turn::is_outlasted_by(retry) {
+                    // Another host may have more luck meanwhile.
+                    turn::give_back(mirror).await;
+                    turn::is_over(mirror);
+                }
                 tokio::select! {
                     () = tokio::time::sleep(retry) => {}
                     () = any_change(&mut changed) => {}
@@ -297,6 +302,7 @@ async fn take_turn(
                 "this host could not keep its turn at the shared backend: another one may mirror to it now"
             );
         }
+        Ok(Err(SessionError::Passing(TailError::FencedOff))) if turn::outbid(mirror, backend).await? => {}
         Ok(Err(SessionError::Passing(TailError::FencedOff))) => {
             turn::give_back(mirror).await;
             turn::is_over(mirror);
@@ -379,8 +385,10 @@ async fn resume(
     // The backend is to know what it takes to read an entry before there is such an entry.
     let needed = inventory.clone().with(&mirror.copies.codec().writes());
     mirror.set_inventory(needed.clone());
+    // At the beginning of a turn, a record of a later one is met here, before anything else is done.
+    let is_new_turn = mirror.is_shared() && place.position.is_none();
     if let Some(record) = record
-        && needed != inventory
+        && (needed != inventory || is_new_turn)
     {
         mirror.checkpoint_holds(record.with_inventory(needed.clone()).write(backend, mirror.clock.now()).await?);
     }

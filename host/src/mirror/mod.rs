@@ -453,7 +453,7 @@ impl Mirror {
             queue_depth: load.queue_depth,
             queue_bytes: load.queue_bytes,
             memory_bytes: load.memory_bytes,
-            lag,
+            lag: (inner.progress.newest_applied() > 0).then_some(lag),
             behind: inner.progress.known_behind().filter(|_| inner.is_complete()),
             checkpoint_millis: (checkpoint > 0 && inner.has_checkpoint()).then_some(checkpoint),
             breakers: inner.backend.get().map(Backend::breakers).unwrap_or_default(),

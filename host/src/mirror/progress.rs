@@ -51,9 +51,10 @@ impl Progress {
         self.pass(asked_millis);
     }
 
-    /// Another host, which has the tail, has come so far (by its clock).
-    pub(super) fn others_passed(&self, millis: u64) {
-        self.newest_applied.fetch_max(millis, Ordering::Relaxed);
+    /// Another host, which has the tail, has come so far (by its clock), and `newest` is when the newest change that it has applied
+    /// happened.
+    pub(super) fn others_passed(&self, millis: u64, newest: u64) {
+        self.newest_applied.fetch_max(newest, Ordering::Relaxed);
         self.pass(millis.saturating_sub(CLOCK_SKEW_MILLIS));
     }
 

@@ -14,6 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Found};
+use super::refill::RefillError;
 use super::{Inner, MirrorState};
 use crate::kv::{Backend, GuestError, KvError};
 use crate::mongo::{Claim, Holder, Lease, LeaseNote, Sighting};
@@ -102,8 +103,7 @@ pub(super) async fn wait(mirror: &Inner, backend: &Backend, generations: &[Optio
 async fn renew_lapsed(mirror: &Inner) -> crate::Result<Option<Lease>> {
     let lapsed = mirror.turn.lapsed().clone();
     let Some(lease) = lapsed else { return Ok(None) };
-    let note = LeaseNote { passed_millis: mirror.progress.has_come_to(), complete: false };
-    let renewed = mirror.repository.renew_lease(&lease, LENGTH, note).await?;
+    let renewed = mirror.repository.renew_lease(&lease, LENGTH, LeaseNote { complete: false, ..note(mirror) }).await?;
     *mirror.turn.lapsed() = None;
     Ok(renewed)
 }
@@ -130,7 +130,7 @@ async fn stand_by(
     holder: &Holder,
 ) -> Result<(), String> {
     mirror.turn.set_other(Some(holder.name.split('#').next().unwrap_or_default().to_owned()));
-    let LeaseNote { passed_millis, complete } = holder.note;
+    let LeaseNote { passed_millis, newest_millis, complete } = holder.note;
     if !complete {
         let reason = format!("{} is copying to the shared backend", holder.name);
         mirror.set_state(MirrorState::Degraded { reason });
@@ -151,7 +151,7 @@ async fn stand_by(
         }
     }
     mirror.all_are_filled(generations);
-    mirror.progress.others_passed(passed_millis);
+    mirror.progress.others_passed(passed_millis, newest_millis);
     mirror.show_progress();
     Ok(())
 }
@@ -169,8 +169,8 @@ pub(super) async fn keep(mirror: &Inner) -> Kept {
     loop {
         let Some(lease) = mirror.turn.held().clone() else { return Kept::NoLonger };
         let last_moment = lease.valid_until().checked_sub(MARGIN).unwrap_or_else(Instant::now);
-        let note = LeaseNote { passed_millis: mirror.progress.has_come_to(), complete: mirror.is_complete() };
-        let renewed = tokio::time::timeout_at(last_moment.into(), mirror.repository.renew_lease(&lease, LENGTH, note));
+        let renewing = mirror.repository.renew_lease(&lease, LENGTH, note(mirror));
+        let renewed = tokio::time::timeout_at(last_moment.into(), renewing);
         match renewed.await {
             Ok(Ok(Some(renewed))) => {
                 let loss_noted = renewed.loss_noted();
@@ -189,6 +189,40 @@ pub(super) async fn keep(mirror: &Inner) -> Kept {
         }
         tokio::time::sleep(PERIOD).await;
     }
+}
+
+/// What others are to know of how far this host is.
+fn note(mirror: &Inner) -> LeaseNote {
+    LeaseNote {
+        passed_millis: mirror.progress.has_come_to(),
+        newest_millis: mirror.progress.newest_applied(),
+        complete: mirror.is_complete(),
+    }
+}
+
+/// The backend has refused what was written under this host's token, since it knows of larger ones. They are those of another host; or, if
+/// nobody else has the lease, of a MongoDB that is gone, and this host makes its own larger. Answers whether it could.
+///
+/// # Errors
+/// If MongoDB or the backend is away.
+pub(super) async fn outbid(mirror: &Inner, backend: &Backend) -> Result<bool, RefillError> {
+    let Some(lease) = mirror.turn.held().clone() else { return Ok(false) };
+    let raised = mirror.repository.raise_lease(&lease, LENGTH).await?;
+    mirror.turn.held().clone_from(&raised);
+    let Some(raised) = raised else { return Ok(false) };
+    hold(mirror, backend, &raised).await?;
+    tracing::warn!(
+        backend = %mirror.config.name,
+        token = raised.token(),
+        "the shared backend has entries of later turns than mongodb knows of, perhaps since mongodb has gone back to an older state: this \
+         turn counts as a later one now"
+    );
+    Ok(true)
+}
+
+/// Whether a pause is too long for the lease to be kept over it.
+pub(super) fn is_outlasted_by(pause: Duration) -> bool {
+    pause > LENGTH - MARGIN
 }
 
 /// Tells whoever has the turn, or will have it, that the backend may have lost data; or that this is seen to. If MongoDB is away, nobody

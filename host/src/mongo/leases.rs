@@ -46,8 +46,11 @@ impl Lease {
 /// What a holder lets others know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeaseNote {
-    /// Up to when (Unix milliseconds, by the holder's clock) everything is done that the lease is for.
+    /// Up to when (Unix milliseconds, by the holder's clock) everything is certain to be done that the lease is for.
     pub passed_millis: u64,
+    /// When the newest change of what is done happened, or there was nothing to do (Unix milliseconds). What is older has been done
+    /// as well but for what clocks may differ by.
+    pub newest_millis: u64,
     /// Whether what the lease is for is complete.
     pub complete: bool,
 }
@@ -107,7 +110,8 @@ impl Repository {
         let leases = self.leases();
         let Some(found) = bounded(self.timeout, leases.find_one(doc! { "_id": name })).await? else {
             let first = doc! {
-                "_id": name, "holder": "", "token": 0_i64, "beat": 0_i64, "passed_millis": 0_i64, "complete": false, "lost": false,
+                "_id": name, "holder": "", "token": 0_i64, "beat": 0_i64, "passed_millis": 0_i64, "newest_millis": 0_i64,
+                "complete": false, "lost": false,
             };
             return match bounded(self.timeout, leases.insert_one(first)).await {
                 // Whoever made it first: it is there now, and free.
@@ -143,13 +147,31 @@ impl Repository {
     /// Those of MongoDB being away. The lease may have been renewed.
     pub async fn renew_lease(&self, lease: &Lease, length: Duration, note: LeaseNote) -> Result<Option<Lease>> {
         let asked = Instant::now();
-        let passed = i64::try_from(note.passed_millis).unwrap_or(i64::MAX);
-        let renewed =
-            doc! { "$set": { "passed_millis": passed, "complete": note.complete }, "$inc": { "beat": 1_i64 } };
+        let millis = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
+        let (passed, newest) = (millis(note.passed_millis), millis(note.newest_millis));
+        let renewed = doc! {
+            "$set": { "passed_millis": passed, "newest_millis": newest, "complete": note.complete },
+            "$inc": { "beat": 1_i64 },
+        };
         let leases = self.leases();
         let update = leases.find_one_and_update(owned(lease)?, renewed).return_document(ReturnDocument::After);
         let now = bounded(self.timeout, update).await?;
         Ok(now.map(|now| Lease { valid_until: asked + length, loss_noted: has_lost(&now), ..lease.clone() }))
+    }
+
+    /// Makes the token twice as large: the store knows of larger ones, though nobody else has the lease. `None`: somebody has, or had it
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// Those of MongoDB being away, and that the token can't become larger.
+    pub async fn raise_lease(&self, lease: &Lease, length: Duration) -> Result<Option<Lease>> {
+        let asked = Instant::now();
+        let token = i64::try_from(lease.token).ok().and_then(|token| token.checked_mul(2));
+        let token = token.ok_or_else(|| Error::new(ErrorKind::Internal, "the token of a lease can't become larger"))?;
+        let raised = doc! { "$set": { "token": token }, "$inc": { "beat": 1_i64 } };
+        let updated = bounded(self.timeout, self.leases().update_one(owned(lease)?, raised)).await?;
+        let raised = Lease { token: lease.token * 2, valid_until: asked + length, ..lease.clone() };
+        Ok((updated.matched_count > 0).then_some(raised))
     }
 
     /// Notes for the holder, be it this process or another one, now or later, that what the lease is for has lost data; or that this
@@ -193,11 +215,14 @@ fn owned(lease: &Lease) -> Result<Document> {
 }
 
 fn read(document: &Document) -> Result<Holder> {
-    let passed = number(document, "passed_millis")?;
+    let passed_millis = u64::try_from(number(document, "passed_millis")?).unwrap_or(0);
+    // Holders of versions before there was such a note say nothing.
+    let newest = document.get_i64("newest_millis").ok().and_then(|millis| u64::try_from(millis).ok());
     Ok(Holder {
         name: document.get_str("holder").map_err(|_| malformed())?.to_owned(),
         note: LeaseNote {
-            passed_millis: u64::try_from(passed).unwrap_or(0),
+            passed_millis,
+            newest_millis: newest.unwrap_or(0).max(passed_millis),
             complete: document.get_bool("complete").map_err(|_| malformed())?,
         },
     })

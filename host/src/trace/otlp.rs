@@ -1,15 +1,18 @@
 //! Spans for a collector of OpenTelemetry, if the configuration names one: OTLP over HTTP, in batches, from a thread of its own.
 //!
-//! A collector that is slow or away costs spans and nothing else: what doesn't fit the bounded queue is dropped.
+//! A collector that is slow or away costs spans and nothing else: what doesn't fit the bounded queue is dropped, and the log says so
+//! once in a while.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{Context, KeyValue, propagation::TextMapPropagator as _};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter};
 use tracing::{Level, Metadata, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
@@ -22,6 +25,58 @@ use crate::config::TracesConfig;
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the end of the process waits for what is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is said that spans can't be sent.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// An exporter whose failures are logged.
+#[derive(Debug)]
+struct Told {
+    exporter: opentelemetry_otlp::SpanExporter,
+    trouble: Mutex<Trouble>,
+}
+
+/// What has not been sent.
+#[derive(Debug, Default)]
+struct Trouble {
+    told: Option<Instant>,
+    lost: usize,
+}
+
+impl SpanExporter for Told {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let end = self.exporter.export(batch).await;
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match &end {
+            Ok(()) if trouble.told.is_some() => {
+                tracing::info!(lost = trouble.lost, "spans can be sent again");
+                *trouble = Trouble::default();
+            }
+            Ok(()) => {}
+            Err(error) => {
+                trouble.lost += spans;
+                if trouble.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+                    trouble.told = Some(Instant::now());
+                    tracing::warn!(%error, lost = trouble.lost, "spans can't be sent to traces.endpoint");
+                }
+            }
+        }
+        end
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
 
 /// Where spans go.
 pub struct Exporter {
@@ -36,7 +91,7 @@ impl Exporter {
     /// What the exporter has against its settings, or the system against one more thread.
     pub fn start(endpoint: &str, config: &TracesConfig, host: &str) -> Result<Self, String> {
         let client = reqwest::blocking::Client::builder().timeout(SEND_TIMEOUT).build();
-        let exporter = SpanExporter::builder()
+        let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_http()
             .with_http_client(client.map_err(|error| error.to_string())?)
             .with_protocol(Protocol::HttpBinary)
@@ -53,7 +108,7 @@ impl Exporter {
         let provider = SdkTracerProvider::builder()
             .with_resource(resource)
             .with_sampler(sampler)
-            .with_batch_exporter(exporter)
+            .with_batch_exporter(Told { exporter, trouble: Mutex::default() })
             .build();
         Ok(Self { provider })
     }

@@ -28,7 +28,7 @@ async fn one_holder_at_a_time_under_growing_tokens() {
     let fixture = Fixture::new().await;
     let repository = &fixture.repository;
     let first = held(acquire(repository, "tail", "a").await.unwrap());
-    let note = LeaseNote { passed_millis: 7, complete: true };
+    let note = LeaseNote { passed_millis: 7, newest_millis: 9, complete: true };
     let first = repository.renew_lease(&first, LONG, note).await.unwrap().expect("it is still ours");
     let Claim::Taken(holder) = acquire(repository, "tail", "b").await.unwrap() else {
         panic!("two have it");
@@ -44,6 +44,11 @@ async fn one_holder_at_a_time_under_growing_tokens() {
         7,
         "what was known stays known"
     );
+    let higher = repository.raise_lease(&second, LONG).await.unwrap().expect("it is still ours");
+    assert_eq!(higher.token(), second.token() * 2);
+    assert_eq!(repository.raise_lease(&second, LONG).await.unwrap(), None, "that isn't its token any more");
+    assert_eq!(repository.raise_lease(&first, LONG).await.unwrap(), None, "nor is it his lease");
+    let second = higher;
     // Whoever was the holder is none any more, whatever he does.
     assert_eq!(repository.renew_lease(&first, LONG, note).await.unwrap(), None);
     repository.release_lease(&first).await.unwrap();

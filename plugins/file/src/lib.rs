@@ -240,7 +240,12 @@ fn open_database(place: &Place, options: Options, reserve: &mut Reserve) -> Resu
     }
     let history = incidents.history();
     if let History::Hopeless(first) = history {
-        return Err(failure::damaged(&name, format_args!("it made the plugin crash or hang, first so: {first}")));
+        let incidents = place.incidents_name();
+        let found = format_args!(
+            "it made the plugin crash or hang, first so: {first}. Whoever has put a sound copy in its place since removes {incidents}, \
+             which remembers that"
+        );
+        return Err(failure::damaged(&name, found));
     }
     let is_suspect = history == History::Suspect;
     if is_suspect {

@@ -45,7 +45,12 @@ impl Place {
 
     /// The file that remembers crashes.
     pub(crate) fn incidents(&self) -> PathBuf {
-        self.directory.join(format!("shard-{}.incidents", self.shard))
+        self.directory.join(self.incidents_name())
+    }
+
+    /// Its name.
+    pub(crate) fn incidents_name(&self) -> String {
+        format!("shard-{}.incidents", self.shard)
     }
 
     /// Whether there is a database file already.

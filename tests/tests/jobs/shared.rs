@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use memcell_host::mirror::MirrorState;
 use memcell_tests::host::{TestHost, eventually, in_memory, remote};
 use memcell_tests::proxy::{Conduct, Proxy};
@@ -152,6 +152,9 @@ async fn hosts_share_the_parts_of_a_job() -> Result<()> {
     Ok(())
 }
 
+/// A backend that is behind by so much is not live.
+const LONGER_THAN_CURRENT: Duration = Duration::from_secs(8);
+
 /// A state that says why another host's progress doesn't help yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_stands_by_is_live_when_the_holder_is() -> Result<()> {
@@ -162,6 +165,14 @@ async fn a_host_that_stands_by_is_live_when_the_holder_is() -> Result<()> {
     let mut state = second.store.mirrors()[0].watch_state();
     let live = state.wait_for(|state| *state == MirrorState::Live);
     tokio::time::timeout(Duration::from_secs(20), live).await.context("not live in time")??;
+
+    // Nor is it behind while others write without a pause: there is no moment then at which nothing was left to do.
+    let until = Instant::now() + LONGER_THAN_CURRENT;
+    while Instant::now() < until {
+        append(&first, 62, 1).await?;
+    }
+    let state = second.store.mirrors()[0].state();
+    ensure!(state == MirrorState::Live, "while the other host writes, it is {state:?}");
     second.stop().await?;
     first.stop().await?;
     Ok(())

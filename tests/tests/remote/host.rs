@@ -286,6 +286,22 @@ async fn what_the_operator_has_to_mend_is_named() -> Result<()> {
     Ok(())
 }
 
+/// A plugin that quotes what it doesn't like tells nobody a secret by it, and those without a token nothing at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_the_wrong_place_is_not_told() -> Result<()> {
+    let mut config = remote(&["127.0.0.1:1".to_owned()], &[])?;
+    config.settings = vec![("address".to_owned(), "redis://:hunter2@127.0.0.1:1".to_owned())];
+    let host = TestHost::start(vec![config]).await?;
+    let refused = async || Ok(backend(&host).await?["state"] == "failed");
+    eventually("the plugin refuses its settings", refused).await?;
+    let reason = backend(&host).await?["reason"].as_str().unwrap_or_default().to_owned();
+    ensure!(reason.contains("\"***\"") && !reason.contains("hunter2"), "{reason}");
+    let ready = host.request("GET", "/readyz").await?.body;
+    assert_eq!(ready["backends"], json!([{ "name": "local", "state": "failed" }]));
+    host.stop().await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_from_the_environment() -> Result<()> {
     // One that every process has; its value serves as the password.

@@ -144,6 +144,36 @@ async fn a_server_that_is_emptied_while_it_is_filled_is_filled_again() -> Result
     Ok(())
 }
 
+/// A MongoDB that was brought back from an older snapshot counts turns that a store has long seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn turns_that_the_store_knows_to_be_over_are_outbid() -> Result<()> {
+    const LATER: u64 = 900;
+    let server = RedisServer::start(&["--appendonly", "no"])?;
+    let mut host = TestHost::start(vec![remote(&[server.address()], &[])?]).await?;
+    host.live().await?;
+    let mut ids = append_many(&host, 50).await?;
+    host.settled().await?;
+    is_noted(&server).await?;
+    let backends = host.backends().to_vec();
+    for key in ["memcell:checkpoint", &ids[0]] {
+        let of_later = format!("HSET memcell:{key} fence {LATER:020}");
+        server.command::<u64>(&of_later)?;
+    }
+    host.restart(backends).await?;
+    host.live().await?;
+    let gone = ids.remove(0);
+    ensure!(host.request("DELETE", &format!("/v1/memcells/{gone}?hard=true")).await?.status == 200);
+    ids.extend(append_many(&host, 1).await?);
+    let written = async || Ok(server.command::<Option<u64>>("HGET memcell:memcell:checkpoint fence")? > Some(LATER));
+    eventually("the checkpoint is this host's", written).await?;
+    host.live().await?;
+    host.settled().await?;
+    agree(&host, &ids).await?;
+    ensure!(host.mirrored(&gone).await?.is_none(), "a deleted document is still there");
+    host.stop().await?;
+    Ok(())
+}
+
 /// Of two hosts, the one that has the turn may be the later one to speak to a server that has come back, when others have written there.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_host_notices_is_filled_in_by_the_one_whose_turn_it_is() -> Result<()> {

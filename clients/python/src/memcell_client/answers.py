@@ -341,7 +341,6 @@ class BackendState:
 
     name: str
     state: str
-    reason: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

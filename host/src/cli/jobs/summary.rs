@@ -92,7 +92,7 @@ fn text(job: &JobView) -> String {
         .map(|(name, meaning)| format!("  {:>10} {meaning}", job.count(name)))
         .collect();
     lines.extend(counts);
-    if job.has_ended() && matches!(job.kind.as_str(), "verify" | "repair") && job.report.differences == 0 {
+    if job.state == "done" && matches!(job.kind.as_str(), "verify" | "repair") && job.report.differences == 0 {
         lines.push(format!("  {:>10} differences", 0));
     }
     lines.extend(needs(job));

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::super::output;
 use super::JobView;
 
 /// How often a plain line is written.
@@ -47,16 +48,16 @@ impl Watch {
             bar.set_message(message);
         } else if !self.silent && self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
-            eprintln!("{message}");
+            output::note(message);
         }
     }
 
     /// Writes a line to the standard error without disturbing the bar.
     pub(super) fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            Some(bar) => bar.suspend(|| output::note(line)),
             None if self.silent => {}
-            None => eprintln!("{line}"),
+            None => output::note(line),
         }
     }
 

@@ -105,14 +105,16 @@ struct Load {
 /// Carries it out.
 pub(super) fn run(args: &BenchArgs, config: &Path, json: bool) -> Result<Exit, Failure> {
     if cfg!(debug_assertions) {
-        eprintln!("this is a debug build of memcell: its own share of each call is many times what it ought to be");
+        output::note(format_args!(
+            "this is a debug build of memcell: its own share of each call is many times what it ought to be"
+        ));
     }
     let backend = args.subject.config(config)?;
     let baseline = args.baseline.clone().or_else(|| usual_baseline(backend.plugin.file()));
     let mut contenders = vec![Contender::plugin("plugin", args.subject.trials(config)?)?];
     match baseline {
         Some(file) => contenders.push(Contender::plugin("baseline", plain(file)?)?),
-        None => eprintln!("there is no in_memory.wasm to compare with; --baseline names one"),
+        None => output::note(format_args!("there is no in_memory.wasm to compare with; --baseline names one")),
     }
     contenders.push(Contender::native());
     let mut load = Load::new(args);

@@ -30,6 +30,10 @@ export function setToken(value) {
 /** What the host answers. Paths are relative to the page, which may be behind a proxy that adds a prefix. */
 export async function call(method, path, body) {
   const headers = { accept: "application/json" };
+  // Of other characters no header can be made, so the host can't be asked.
+  if (token() !== null && !/^[\x21-\x7e]+$/.test(token())) {
+    throw new Unauthorized("it has characters that no token has");
+  }
   if (token() !== null) headers.authorization = `Bearer ${token()}`;
   if (body !== undefined) headers["content-type"] = "application/json";
   let response;
