@@ -263,9 +263,26 @@ async fn a_protected_host_asks_for_a_token() -> Result<()> {
     browser.fill("#token", "one-that-nobody-has-given-out").await?;
     browser.press(ENTER).await?;
     browser.text_becomes("#sign-in-text", |text| text.contains("was not accepted")).await?;
+    browser.fill("#token", "\u{2026}pasted-from-a-letter").await?;
+    browser.press(ENTER).await?;
+    browser.text_becomes("#sign-in-text", |text| text.contains("characters that no token has")).await?;
     browser.fill("#token", READ).await?;
     browser.press(ENTER).await?;
     browser.text_becomes("#connection", |text| text.contains("Live")).await?;
+    // As if it had been revoked, and there were no other one.
+    browser.run("sessionStorage.setItem('memcell-token', 'one-that-is-no-longer-let-in')", json!([])).await?;
+    let refused = |text: &str| text.contains("was not accepted") && !text.contains("characters");
+    browser.text_becomes("#sign-in-text", refused).await?;
+    browser.click("#sign-in-no").await?;
+    browser.text_becomes("#connection", |text| text.contains("Signed out")).await?;
+    let is_hidden = browser.run("return document.getElementById('main').hidden", json!([])).await?;
+    assert_eq!(is_hidden, json!(true), "what was seen with the token is still there");
+    browser.click("#sign").await?;
+    browser.fill("#token", READ).await?;
+    browser.press(ENTER).await?;
+    browser.text_becomes("#connection", |text| text.contains("Live")).await?;
+    let is_hidden = browser.run("return document.getElementById('main').hidden", json!([])).await?;
+    assert_eq!(is_hidden, json!(false));
     browser.text_becomes("#sign", |text| text == "Sign out").await?;
     // Only this tab keeps it, and only until it is told to forget it.
     let kept = browser.run("return [sessionStorage.getItem('memcell-token'), document.cookie]", json!([])).await?;

@@ -307,7 +307,7 @@ fn failure(
         Some(trap) => trap.to_string(),
         None => shown(&error.root_cause().to_string()),
     };
-    let said = sandbox.secrets().hide(&sandbox.last_words());
+    let said = sandbox.last_words();
     let reason = if said.is_empty() { cause } else { format!("{cause}; it said: {said}") };
     KvError::Trap { function, reason }
 }

@@ -61,10 +61,10 @@ impl Output {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last that was written, on one line.
-    pub(super) fn last_words(&self) -> String {
+    /// The last that was written, on one line and without secrets.
+    pub(super) fn last_words(&self, secrets: &Secrets) -> String {
         let bytes: Vec<u8> = self.stream().tail.iter().copied().collect();
-        shown(&String::from_utf8_lossy(&bytes))
+        shown(&secrets.hide(&String::from_utf8_lossy(&bytes)))
     }
 
     fn push(&self, bytes: &[u8]) {

@@ -138,9 +138,9 @@ impl Sandbox {
         Ok(Self { limiter, cpu, stderr, secrets, pins, refusals, wasi: wasi.build(), table })
     }
 
-    /// The last it wrote to its standard error, on one line; empty if nothing.
+    /// The last it wrote to its standard error, on one line and without secrets; empty if nothing.
     pub(super) fn last_words(&self) -> String {
-        self.stderr.last_words()
+        self.stderr.last_words(&self.secrets)
     }
 
     /// What it must not tell anybody.

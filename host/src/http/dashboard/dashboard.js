@@ -124,6 +124,7 @@ function connection(look, words) {
   showBadge(byId("connection"), look, words);
   const isLive = words === "Live";
   byId("retry").hidden = isLive || isSignedOut;
+  if (isLive) byId("main").hidden = false;
   document.body.classList.toggle("stale", !isLive);
 }
 
@@ -158,6 +159,8 @@ async function signIn(reason) {
 /** Nothing is asked until the reader wants to. */
 function signedOut() {
   isSignedOut = true;
+  // Nothing of what was seen with a token is shown to whoever has none.
+  byId("main").hidden = true;
   byId("sign").hidden = false;
   text(byId("sign"), "Sign in");
   connection(["■", "quiet"], "Signed out");
