@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use futures::TryStreamExt as _;
-use memcell_host::config::{Config, ScheduleConfig};
+use memcell_host::config::{BackendConfig, Config, ScheduleConfig};
 use memcell_host::jobs::{JobKind, JobOrder, JobReport, Jobs};
 use memcell_host::metrics::Metrics;
 use memcell_host::store::MemCellStore;
-use memcell_tests::host::{TestHost, eventually, file, in_memory};
+use memcell_tests::host::{TestHost, eventually, file, in_memory, remote};
+use memcell_tests::redis::RedisServer;
 use mongodb::Collection;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, DateTime, Decimal128, Document, doc};
@@ -132,13 +133,19 @@ async fn reason(host: &TestHost) -> Result<String> {
 
 /// Where MongoDB notes how many checkpoints there were.
 fn anchors(host: &TestHost) -> Collection<Document> {
-    host.collection.client().database(&host.config.mongodb.database).collection("memcells.anchors")
+    beside(host, "anchors")
+}
+
+fn beside(host: &TestHost, name: &str) -> Collection<Document> {
+    host.collection.client().database(&host.config.mongodb.database).collection(&format!("memcells.{name}"))
 }
 
 /// Has MongoDB know of fewer checkpoints than there were, as an older state of it does.
 async fn forget_checkpoints(host: &TestHost) -> Result<()> {
     let forgotten = anchors(host).update_many(doc! {}, doc! { "$set": { "count": 0_i64 } }).await?;
     anyhow::ensure!(forgotten.modified_count > 0, "there was no checkpoint");
+    // Of private backends, there are no turns.
+    beside(host, "leases").update_many(doc! {}, doc! { "$set": { "token": 1_i64 } }).await?;
     Ok(())
 }
 
@@ -146,8 +153,22 @@ async fn forget_checkpoints(host: &TestHost) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_of_what_an_older_mongodb_lacks_are_kept() -> Result<()> {
     let directory = TempDir::new()?;
-    let backend = file(directory.path())?;
+    an_older_mongodb_takes_nothing_away(file(directory.path())?).await
+}
+
+/// As above, where the store has seen more turns of hosts than that MongoDB knows of.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_of_what_an_older_mongodb_lacks_are_kept_by_a_server() -> Result<()> {
+    let server = RedisServer::start(&["--appendonly", "no"])?;
+    an_older_mongodb_takes_nothing_away(remote(&[server.address()], &[])?).await
+}
+
+async fn an_older_mongodb_takes_nothing_away(backend: BackendConfig) -> Result<()> {
     let mut host = TestHost::start(vec![backend.clone()]).await?;
+    for _ in 0..5 {
+        host.live().await?;
+        host.restart(vec![backend.clone()]).await?;
+    }
     host.live().await?;
     let ids = append(&host, 13, 30).await?;
     host.settled().await?;
@@ -186,7 +207,7 @@ async fn copies_of_what_an_older_mongodb_lacks_are_kept() -> Result<()> {
         let key = Bson::ObjectId(ObjectId::parse_str(id).unwrap_or_default()).to_string();
         after.get(&key).is_some_and(|document| before.get(&key) == Some(document))
     }));
-    host.restart(vec![backend]).await?;
+    host.restart(vec![backend.clone()]).await?;
     eventually("one is newer", async || Ok(reason(&host).await?.contains("0 of documents"))).await?;
     done(&host, &json!({ "kind": "backfill", "sweep": true })).await?;
     host.live().await?;
@@ -195,7 +216,7 @@ async fn copies_of_what_an_older_mongodb_lacks_are_kept() -> Result<()> {
     // And from then on it is this MongoDB's.
     host.append(&json!({ "timestamp": "2025-06-26" })).await?;
     host.settled().await?;
-    host.restart(vec![file(directory.path())?]).await?;
+    host.restart(vec![backend]).await?;
     host.live().await?;
     host.stop().await?;
     Ok(())
