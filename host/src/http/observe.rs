@@ -13,9 +13,10 @@ use super::Api;
 use super::answers::{self, Annotate as _};
 use super::error::Answer;
 use super::openapi::{CommonProblems, NoMismatchProblem};
-use super::schemas::{BackendList, MismatchList};
+use super::schemas::{BackendList, BackendStateSchema, MismatchList};
 use super::uri::{NoParameters, Parameters, Segments};
 use crate::metrics::Format;
+use crate::store::BackendState;
 use crate::validation::Outcome;
 
 /// How long a readiness check waits for MongoDB: those who ask usually wait a few seconds themselves.
@@ -38,15 +39,8 @@ pub(super) struct Readiness {
     #[schema(example = "ok")]
     mongodb: &'static str,
     /// For information.
+    #[schema(value_type = Vec<BackendStateSchema>)]
     backends: Vec<BackendState>,
-}
-
-/// The state of one backend.
-#[derive(Serialize, ToSchema)]
-struct BackendState {
-    name: String,
-    /// `loading`, `backfilling`, `catching-up`, `live`, `degraded`, `failed` or `closed`.
-    state: &'static str,
 }
 
 /// All of something, in one answer.
@@ -80,18 +74,11 @@ pub(super) async fn health(Parameters(NoParameters): Parameters<NoParameters>) -
     )
 )]
 pub(super) async fn ready(State(api): State<Api>, Parameters(NoParameters): Parameters<NoParameters>) -> Answer {
-    let (trouble, backends) = tokio::join!(mongodb_trouble(&api), api.store.backends());
-    let (http_status, status) = match trouble {
-        None => (StatusCode::OK, "ready"),
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+    let (http_status, status, mongodb) = match mongodb_trouble(&api).await {
+        None => (StatusCode::OK, "ready", "ok"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", "mongodb does not take operations"),
     };
-    let state = |backend: crate::store::BackendReport| BackendState { name: backend.name, state: backend.state };
-    let readiness = Readiness {
-        status,
-        mongodb: trouble.map_or("ok", |_| "mongodb does not take operations"),
-        backends: backends.into_iter().map(state).collect(),
-    };
-    answers::value(http_status, &readiness)
+    answers::value(http_status, &Readiness { status, mongodb, backends: api.store.backend_states() })
 }
 
 /// Why MongoDB doesn't take operations, if it doesn't.

@@ -276,6 +276,15 @@ pub(super) struct BackendSchema {
     tailed_by: Option<String>,
 }
 
+/// The state of one backend.
+#[derive(ToSchema)]
+#[schema(as = BackendState)]
+pub(super) struct BackendStateSchema {
+    name: String,
+    /// `loading`, `backfilling`, `catching-up`, `live`, `degraded`, `failed` or `closed`.
+    state: String,
+}
+
 /// Jobs.
 #[derive(ToSchema)]
 pub(super) struct JobList {

@@ -161,14 +161,15 @@ pub(super) async fn settle(
             before.is_some_and(|before| (before.kind, before.evidence) == (suspect.kind, suspect.evidence))
         };
         let (confirmed, unclear): (Vec<Suspect>, Vec<Suspect>) = now.into_iter().partition(is_same);
-        conclude(task, confirmed, &mut tally).await?;
+        confirm(task, confirmed, &mut tally).await?;
         suspects = unclear;
     }
     tally.unsettled += suspects.len() as u64;
     Ok(tally)
 }
 
-async fn conclude(task: &mut Task<'_>, confirmed: Vec<Suspect>, tally: &mut Tally) -> Result<(), TaskError> {
+/// Mends these if that is wanted, counts them and tells them.
+async fn confirm(task: &mut Task<'_>, confirmed: Vec<Suspect>, tally: &mut Tally) -> Result<(), TaskError> {
     let repairs = task.repairs();
     for suspects in confirmed.chunks(BATCH) {
         let mut rejected = HashSet::new();

@@ -363,13 +363,13 @@ impl<'a> Writer<'a> {
                     outdated.push(self.mirror.copies.write(&key, stamp, None)?);
                     self.rejected.push(key);
                 }
-                Err(error) => failure = Some(error),
+                Err(error) => failure = failure.or(Some(error)),
             }
         }
         if !outdated.is_empty() {
             // The copies that were to be replaced are not those of the documents any more.
             let removed = self.backend.write(outdated, self.condition).await.into_iter();
-            failure = removed.filter_map(Result::err).find(|error| !error.is_permanent()).or(failure);
+            failure = failure.or(removed.filter_map(Result::err).find(|error| !error.is_permanent()));
         }
         failure.map_or(Ok(()), |error| Err(error.into()))
     }

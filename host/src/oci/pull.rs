@@ -53,11 +53,11 @@ async fn blob(session: &mut Session, layer: &Layer) -> Result<Vec<u8>, Problem> 
     let component = answer.bytes(layer.size).await?.map_err(too_long)?;
     let (actual, component) = blocking(move || (digest_of(&component), component)).await?;
     let (has, says) = (component.len() as u64, layer.size);
-    match () {
-        () if actual != expected => Err(Problem::Digest { what: "the component", expected, actual }),
-        () if has != says => {
-            Err(Problem::NoComponent(format!("the component has {has} bytes, and its manifest says {says}")))
-        }
-        () => Ok(component),
+    if actual != expected {
+        return Err(Problem::Digest { what: "the component", expected, actual });
     }
+    if has != says {
+        return Err(Problem::NoComponent(format!("the component has {has} bytes, and its manifest says {says}")));
+    }
+    Ok(component)
 }

@@ -29,7 +29,7 @@ use self::history::{History, OperationCounts};
 pub use self::mismatches::Mismatch;
 use self::mismatches::Mismatches;
 pub use self::reload::ReloadReport;
-pub use self::report::BackendReport;
+pub use self::report::{BackendReport, BackendState};
 pub use self::transact::{Operation, OperationResult};
 use self::validator::Validator;
 use crate::clock::Clock;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::MemCellStore;
 use crate::config::ValueFormat;
+use crate::mirror::Mirror;
 
 /// How long a backend may take to count what it holds before the report goes without.
 const COUNT_BUDGET: Duration = Duration::from_millis(250);
@@ -50,7 +51,23 @@ pub struct BackendReport {
     pub tailed_by: Option<String>,
 }
 
+/// The state of one backend.
+#[derive(Debug, Clone, Serialize)]
+pub struct BackendState {
+    /// Its name in the configuration.
+    pub name: String,
+    /// As in [`BackendReport::state`].
+    pub state: &'static str,
+}
+
 impl MemCellStore {
+    /// The states of all backends, in the order of the configuration. Asks nobody for them.
+    pub fn backend_states(&self) -> Vec<BackendState> {
+        let mirrors = &self.backends_now().mirrors;
+        let state = |mirror: &Arc<Mirror>| BackendState { name: mirror.config().name.clone(), state: mirror.state().name() };
+        mirrors.iter().map(state).collect()
+    }
+
     /// All backends, in the order of the configuration. Takes a fraction of a second at the most.
     pub async fn backends(&self) -> Vec<BackendReport> {
         let backends = self.backends_now();
