@@ -16,6 +16,9 @@ pub use self::otlp::{Exporter, adopt, answered};
 /// How many requests a call names. A batch of more is told apart by its links.
 const MOST_NAMED: usize = 16;
 
+/// The route of requests whose path is no route's.
+pub const NO_ROUTE: &str = "none";
+
 tokio::task_local! {
     static REQUEST: Arc<str>;
 }

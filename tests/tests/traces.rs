@@ -15,7 +15,7 @@ use memcell_tests::program::{Host, Memcell};
 use memcell_tests::{artifacts, operations};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
-use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 use prost::Message as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -173,7 +173,7 @@ async fn a_request_can_be_followed_to_the_call_of_the_plugin() -> Result<()> {
     let stage = Stage::start(&backend(&artifacts::plugin("in_memory")?, ""), &traces).await?;
     eventually("the backend is live", async || Ok(stage.state().await? == "live")).await?;
     let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
-    let headers = [("x-request-id", "follow-me"), ("traceparent", parent.as_str())];
+    let headers = [("x-request-id", "follow-me"), ("traceparent", parent.as_str()), ("tracestate", "vendor=1")];
     let (status, created) = stage.send("POST", "/v1/memcells", &headers, Some(&operations::memcell("x"))).await?;
     ensure!(status == 201, "{created}");
     let path = format!("/v1/memcells/{}", created["event_id"].as_str().context("no id")?);
@@ -199,13 +199,16 @@ async fn a_request_can_be_followed_to_the_call_of_the_plugin() -> Result<()> {
     let spans = collector.spans();
     let ours: Vec<&Span> = spans.iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
     let find = |name: &str| ours.iter().find(|span| span.name == name).with_context(|| format!("no {name}: {ours:#?}"));
-    let (request, mongodb, call) = (find("request")?, find("mongodb")?, find("kv_call")?);
+    let (request, mongodb, call) = (find("POST /v1/memcells")?, find("mongodb")?, find("kv_call")?);
     assert_eq!(hex(&request.parent_span_id), "b7ad6b7169203331");
+    assert_eq!(request.trace_state, "vendor=1");
+    assert_eq!((request.kind(), mongodb.kind()), (SpanKind::Server, SpanKind::Client));
     assert_eq!(mongodb.parent_span_id, request.span_id);
     assert_eq!(call.parent_span_id, request.span_id);
     let (of_request, of_call) = (attributes(request), attributes(call));
     let route =
-        (of_request["id"].as_str(), of_request["route"].as_str(), of_request["http.response.status_code"].as_str());
+        (of_request["id"].as_str(), of_request["http.route"].as_str(), of_request["http.response.status_code"].as_str());
+    assert_eq!(of_request["http.request.method"], "POST");
     assert_eq!(route, ("follow-me", "/v1/memcells", "201"));
     let call = (of_call["requests"].as_str(), of_call["backend"].as_str(), of_call["function"].as_str());
     assert_eq!(call, ("follow-me", "local", "write"));

@@ -17,16 +17,10 @@ use super::body::Arrival;
 use super::browser::harden;
 use super::error::{Answer, ApiError};
 use super::uri::{decode, shown};
-use crate::trace;
+use crate::trace::{self, NO_ROUTE};
 
 /// Names a request in the log and in its answer.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Names the trace and the span that a request belongs to at its client (W3C Trace Context).
-const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// The route that requests count under whose path is no route's.
-const NO_ROUTE: &str = "none";
 
 /// The outermost layer. Dropped with the connection, it drops the handler, wherever that is.
 pub(super) async fn surround(State(api): State<Api>, request: Request, next: Next) -> Response {
@@ -37,9 +31,7 @@ pub(super) async fn surround(State(api): State<Api>, request: Request, next: Nex
     let method = method_name(request.method());
     let text = id.to_str().unwrap_or_default();
     let span = tracing::info_span!("request", id = text, method, route);
-    if let Some(parent) = request.headers().get(TRACE_PARENT).and_then(|parent| parent.to_str().ok()) {
-        trace::adopt(&span, parent);
-    }
+    trace::adopt(&span, request.headers());
     let handled = async {
         let response = handle(&api, request, route, next).await;
         tracing::debug!(status = response.status().as_u16(), "request answered");

@@ -3,11 +3,13 @@
 //! A collector that is slow or away costs spans and nothing else: what doesn't fit the bounded queue is dropped, and the log says so
 //! once in a while.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry::{Context, KeyValue, propagation::TextMapPropagator as _};
+use axum::http::HeaderMap;
+use opentelemetry::trace::{SpanKind, Status, TracerProvider as _};
+use opentelemetry::{Context, KeyValue, Value, propagation::TextMapPropagator as _};
 use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -19,6 +21,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
+use super::NO_ROUTE;
 use crate::config::TracesConfig;
 
 /// How long one batch may take to be sent.
@@ -29,7 +32,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is said that spans can't be sent.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// An exporter whose failures are logged.
+/// What names the trace and the span that a request belongs to at its client, and what their makers add to it (W3C Trace Context).
+const TRACE_PARENT: &str = "traceparent";
+const TRACE_STATE: &str = "tracestate";
+
+/// What says how a request was answered.
+const STATUS_CODE: &str = "http.response.status_code";
+
+/// An exporter that names things as collectors expect, and whose failures are logged.
 #[derive(Debug)]
 struct Told {
     exporter: opentelemetry_otlp::SpanExporter,
@@ -44,7 +54,8 @@ struct Trouble {
 }
 
 impl SpanExporter for Told {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+    async fn export(&self, mut batch: Vec<SpanData>) -> OTelSdkResult {
+        batch.iter_mut().for_each(name_by_conventions);
         let spans = batch.len();
         let end = self.exporter.export(batch).await;
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,9 +148,56 @@ fn is_exported(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("memcell_host") && *metadata.level() <= least
 }
 
-/// Makes a span a part of the trace that a client began, as the W3C's `traceparent` header tells it. Anything else is ignored.
-pub fn adopt(span: &Span, traceparent: &str) {
-    let carrier = std::collections::HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+/// Gives a span the kind, the name and the attributes that OpenTelemetry's semantic conventions have for what it is about; in the log
+/// it keeps its own.
+fn name_by_conventions(span: &mut SpanData) {
+    match &*span.name {
+        "request" => {
+            span.span_kind = SpanKind::Server;
+            let (mut method, mut route) = (String::new(), None);
+            span.attributes.retain_mut(|attribute| match attribute.key.as_str() {
+                "method" => {
+                    method = attribute.value.to_string();
+                    attribute.key = "http.request.method".into();
+                    true
+                }
+                "route" if attribute.value.as_str() == NO_ROUTE => false,
+                "route" => {
+                    route = Some(attribute.value.to_string());
+                    attribute.key = "http.route".into();
+                    true
+                }
+                STATUS_CODE => {
+                    if matches!(attribute.value, Value::I64(500..)) {
+                        span.status = Status::error("");
+                    }
+                    true
+                }
+                _ => true,
+            });
+            span.name = match route {
+                Some(route) => format!("{method} {route}").into(),
+                None => method.into(),
+            };
+        }
+        "mongodb" => {
+            span.span_kind = SpanKind::Client;
+            span.attributes.push(KeyValue::new("db.system.name", "mongodb"));
+        }
+        _ => {}
+    }
+}
+
+/// Makes a span a part of the trace that a client began, as the W3C's `traceparent` and `tracestate` tell it. Anything else is ignored.
+pub fn adopt(span: &Span, headers: &HeaderMap) {
+    if !headers.contains_key(TRACE_PARENT) {
+        return;
+    }
+    let joined = |name: &str| {
+        let values: Option<Vec<&str>> = headers.get_all(name).iter().map(|value| value.to_str().ok()).collect();
+        values.map(|values| (name.to_owned(), values.join(",")))
+    };
+    let carrier: HashMap<String, String> = [TRACE_PARENT, TRACE_STATE].into_iter().filter_map(joined).collect();
     let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier);
     // Refused where nobody collects spans.
     let _ = span.set_parent(context);
@@ -147,5 +205,5 @@ pub fn adopt(span: &Span, traceparent: &str) {
 
 /// Says of a span how its request was answered.
 pub fn answered(span: &Span, status: u16) {
-    span.set_attribute("http.response.status_code", i64::from(status));
+    span.set_attribute(STATUS_CODE, i64::from(status));
 }
