@@ -10,7 +10,7 @@ use super::Api;
 use super::answers::{self, Annotate as _};
 use super::body::{JsonBody, object};
 use super::error::{Answer, ApiError};
-use super::openapi::{BodyProblems, CommonProblems, NotFoundProblem, TakenProblem};
+use super::openapi::{BodyProblems, CommonProblems, NotFoundProblem, NothingReadProblem, TakenProblem};
 use super::parameters::{DeleteParameters, ReadParameters};
 use super::schemas::{Deleted, MemCellSchema, NewMemCellSchema, PatchSchema, Restored};
 use super::uri::{NoParameters, Parameters, Segment, shown};
@@ -66,7 +66,7 @@ pub(super) async fn append(
             ("x-memcell-validation" = String),
         )),
         CommonProblems,
-        NotFoundProblem,
+        NothingReadProblem,
     )
 )]
 pub(super) async fn get(

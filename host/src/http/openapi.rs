@@ -9,7 +9,7 @@ use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, Header, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, OpenApi as _};
 
 use super::Api;
@@ -71,6 +71,8 @@ pub(super) fn describe_access(document: &mut Document, needs: Needs) {
     }
 }
 
+const VALIDATION: &str = "x-memcell-validation";
+
 /// What each header of an answer means, wherever it occurs.
 const HEADERS: [(&str, &str); 5] = [
     ("location", "The path of the new MemCell"),
@@ -84,7 +86,7 @@ const HEADERS: [(&str, &str); 5] = [
          `applied`, `dropped` (it will be read again), `timeout` or `failed`",
     ),
     (
-        "x-memcell-validation",
+        VALIDATION,
         "If the read was validated, or was to be: the outcome, of many the worst. `consistent`, `in-flight` (a change \
          is on its way), `missing`, `different`, `corrupt`, `unavailable` (the copy did not come in time), `skipped`, \
          or `deferred` (it goes on in the background)",
@@ -116,13 +118,16 @@ fn operations_mut(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 /// Adds the header that every answer has, and says what all of them mean.
 fn describe_headers(response: &mut RefOr<Response>) {
     let RefOr::T(response) = response else { return };
-    let request_id = HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String))).build();
-    response.headers.insert(REQUEST_ID.as_str().to_owned(), request_id.into());
+    response.headers.insert(REQUEST_ID.as_str().to_owned(), text_header());
     for (name, meaning) in HEADERS {
         if let Some(RefOr::T(header)) = response.headers.get_mut(name) {
             header.description = Some(meaning.to_owned());
         }
     }
+}
+
+fn text_header() -> RefOr<Header> {
+    HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String))).build().into()
 }
 
 /// Get this document
@@ -192,6 +197,21 @@ pub(super) struct NotFoundProblem;
 impl IntoResponses for NotFoundProblem {
     fn responses() -> Responses {
         problems([("404", "`not_found`: there is no such MemCell")])
+    }
+}
+
+/// The error of reading one MemCell, which may have been validated: a copy of what is not there is a mismatch.
+pub(super) struct NothingReadProblem;
+
+impl IntoResponses for NothingReadProblem {
+    fn responses() -> Responses {
+        let mut responses = NotFoundProblem::responses();
+        for response in responses.values_mut() {
+            if let RefOr::T(response) = response {
+                response.headers.insert(VALIDATION.to_owned(), text_header());
+            }
+        }
+        responses
     }
 }
 

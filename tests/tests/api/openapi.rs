@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, bail, ensure};
 use memcell_tests::host::{Answer, TestHost, eventually, hostile, in_memory};
 use memcell_tests::sample::Samples;
-
+use reqwest::header::HeaderName;
 use serde_json::{Value, json};
 
 use crate::checks::{NOON, append_all, body, check_mirror, memcell};
@@ -43,6 +43,9 @@ impl Described<'_> {
             // A read is not validated unless asked to be, and a document can lack a revision.
             let is_optional = header == "x-memcell-validation";
             ensure!(is_optional || answer.headers.contains_key(header), "{call} lacks the header {header}");
+        }
+        for header in answer.headers.keys().map(HeaderName::as_str).filter(|header| header.starts_with("x-memcell-")) {
+            ensure!(documented["headers"][header].is_object(), "{call}: the header {header} is not documented");
         }
         self.called.insert(format!("{method} {route}"));
         Ok(answer)
@@ -106,6 +109,8 @@ async fn every_documented_operation_answers_as_documented() -> Result<()> {
     let answer = api.call(&format!("GET {path}"), None, 200).await?;
     assert!(!answer.header("x-memcell-validation").is_empty());
     api.call("GET /v1/memcells/nonsense", None, 404).await?;
+    let nothing = api.call("GET /v1/memcells/000000000000000000000000", None, 404).await?;
+    assert_eq!(nothing.header("x-memcell-validation"), "consistent");
     api.call(&format!("GET {path}?validate=x"), None, 400).await?;
     api.call(&format!("PATCH {path}"), Some(&json!({ "subject": null, "x": { "y": [1, null] } })), 200).await?;
     api.call(&format!("PATCH {path}"), Some(&json!({ "revision": 1 })), 422).await?;
