@@ -219,8 +219,9 @@ struct BackendSampleSchema {
     name: String,
     /// Its state at the end.
     state: String,
-    /// How far it was behind at the end, in seconds.
-    lag_seconds: f64,
+    /// How far it was behind at the end, in seconds; null until it has followed MongoDB for the first time.
+    #[schema(required)]
+    lag_seconds: Option<f64>,
     /// Changes waiting at the end.
     queue_depth: u64,
     /// Linear memory of its instances at the end, in bytes.
@@ -269,8 +270,10 @@ pub(super) struct BackendSchema {
     memory_bytes: u64,
     /// Instances that were opened in place of lost ones.
     restarts: u64,
-    /// How long ago the oldest change happened that is known and not in the backend, in seconds.
-    lag_seconds: f64,
+    /// How long ago the oldest change happened that is known and not in the backend, in seconds; null until the backend has followed
+    /// MongoDB for the first time.
+    #[schema(required)]
+    lag_seconds: Option<f64>,
     /// The host that keeps a shared backend converged, if it isn't the one that answers.
     #[schema(nullable = false)]
     tailed_by: Option<String>,

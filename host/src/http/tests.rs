@@ -432,7 +432,7 @@ async fn reports_have_the_properties_that_are_described() {
         queue_bytes: 0,
         memory_bytes: 0,
         restarts: 0,
-        lag_seconds: 0.0,
+        lag_seconds: None,
         tailed_by: Some("h".to_owned()),
     };
     let difference = crate::validation::Difference {
@@ -452,7 +452,7 @@ async fn reports_have_the_properties_that_are_described() {
     let backend_sample = crate::store::BackendSample {
         name: "b".to_owned(),
         state: "live",
-        lag_seconds: 0.0,
+        lag_seconds: None,
         queue_depth: 0,
         memory_bytes: 0,
         written: 0,

@@ -162,8 +162,9 @@ pub struct MirrorReport {
     pub usage: Option<Usage>,
     /// What waits and what is in use.
     pub load: BackendLoad,
-    /// How long ago the oldest change happened that is known and not in the backend.
-    pub lag: Duration,
+    /// How long ago the oldest change happened that is known and not in the backend; `None` until the backend has followed MongoDB for
+    /// the first time.
+    pub lag: Option<Duration>,
     /// The host that has the tail of a shared backend, if it isn't this one.
     pub tailed_by: Option<String>,
 }
@@ -438,9 +439,8 @@ impl Mirror {
         }
     }
 
-    /// What waits and what is in use, and how long ago the oldest change happened that is known and not in the backend. Asks
-    /// nothing of the plugin.
-    pub fn load(&self) -> (BackendLoad, Duration) {
+    /// What waits and what is in use, and how far the backend is behind, as [`MirrorReport`] has them. Asks nothing of the plugin.
+    pub fn load(&self) -> (BackendLoad, Option<Duration>) {
         (self.inner.backend.get().map(Backend::load).unwrap_or_default(), self.inner.lag())
     }
 
@@ -453,7 +453,7 @@ impl Mirror {
             queue_depth: load.queue_depth,
             queue_bytes: load.queue_bytes,
             memory_bytes: load.memory_bytes,
-            lag: (inner.progress.newest_applied() > 0).then_some(lag),
+            lag,
             behind: inner.progress.known_behind().filter(|_| inner.is_complete()),
             checkpoint_millis: (checkpoint > 0 && inner.has_checkpoint()).then_some(checkpoint),
             breakers: inner.backend.get().map(Backend::breakers).unwrap_or_default(),
@@ -687,9 +687,10 @@ impl Inner {
         self.has_checkpoint.store(true, Ordering::Release);
     }
 
-    /// How long ago the oldest change happened that is known and not in the backend.
-    fn lag(&self) -> Duration {
-        self.progress.lag().max(self.pending.oldest().unwrap_or_default())
+    /// As in [`MirrorReport::lag`].
+    fn lag(&self) -> Option<Duration> {
+        let has_followed = self.progress.newest_applied() > 0;
+        has_followed.then(|| self.progress.lag().max(self.pending.oldest().unwrap_or_default()))
     }
 
     /// A value that the backend will never take is told once, loudly, and not tried again.

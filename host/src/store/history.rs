@@ -57,8 +57,8 @@ pub struct BackendSample {
     pub name: String,
     /// Its state at the end.
     pub state: &'static str,
-    /// How far it was behind at the end, in seconds.
-    pub lag_seconds: f64,
+    /// How far it was behind at the end, in seconds; absent until it has followed MongoDB for the first time.
+    pub lag_seconds: Option<f64>,
     /// Changes waiting at the end.
     pub queue_depth: usize,
     /// Linear memory of its instances at the end.
@@ -185,7 +185,7 @@ impl Reading {
             BackendSample {
                 name: name.clone(),
                 state: mirror.state().name(),
-                lag_seconds: lag.as_secs_f64(),
+                lag_seconds: lag.map(|lag| lag.as_secs_f64()),
                 queue_depth: load.queue_depth,
                 memory_bytes: load.memory_bytes,
                 written: now.written - then.written,

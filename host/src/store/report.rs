@@ -44,8 +44,9 @@ pub struct BackendReport {
     pub memory_bytes: u64,
     /// Instances that were opened in place of lost ones.
     pub restarts: u64,
-    /// How long ago the oldest change happened that is known and not in the backend, in seconds.
-    pub lag_seconds: f64,
+    /// How long ago the oldest change happened that is known and not in the backend, in seconds; absent until the backend has followed
+    /// MongoDB for the first time.
+    pub lag_seconds: Option<f64>,
     /// The host that keeps a shared backend converged, if it isn't this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tailed_by: Option<String>,
@@ -93,7 +94,7 @@ impl MemCellStore {
                 queue_bytes: report.load.queue_bytes,
                 memory_bytes: report.load.memory_bytes,
                 restarts: report.load.restarts,
-                lag_seconds: report.lag.as_secs_f64(),
+                lag_seconds: report.lag.map(|lag| lag.as_secs_f64()),
                 tailed_by: report.tailed_by,
             }
         });

@@ -145,11 +145,12 @@ class Backend:
     queue_bytes: int
     memory_bytes: int
     restarts: int
-    lag_seconds: float
     sha256: str | None = None
     reason: str | None = None
     entries: int | None = None
     bytes: int | None = None
+    lag_seconds: float | None = None
+    """None until the backend has followed MongoDB for the first time."""
     tailed_by: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 

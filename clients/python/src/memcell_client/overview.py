@@ -67,8 +67,8 @@ class BackendSample:
 
     name: str
     state: str
-    """At the end of the interval, as are the lag, the queue and the memory."""
-    lag_seconds: float
+    """At the end of the interval, as are the lag (None until it has followed MongoDB), the queue and the memory."""
+    lag_seconds: float | None
     queue_depth: int
     memory_bytes: int
     written: int

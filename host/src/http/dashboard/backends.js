@@ -75,7 +75,7 @@ function update(node, backend, samples, most) {
   const label = `written to ${backend.name} over the last five minutes: now ${rate(now)}, at most ${rate(Math.max(0, ...all))}`;
   line.update(all, most, label);
   // One that was given up isn't behind: nobody is bringing it anything.
-  text(cells.lag, backend.state === "failed" ? "–" : duration(backend.lag_seconds));
+  text(cells.lag, backend.state === "failed" || backend.lag_seconds === null ? "–" : duration(backend.lag_seconds));
   text(cells.memory, bytes(backend.memory_bytes));
   text(cells.entries, count(backend.entries));
   attribute(cells.entries, "title", backend.bytes === null ? null : bytes(backend.bytes));

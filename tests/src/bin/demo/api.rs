@@ -48,13 +48,13 @@ pub(crate) struct Backend {
     pub(crate) memory_bytes: u64,
     pub(crate) restarts: u64,
     queue_depth: u64,
-    lag_seconds: f64,
+    lag_seconds: Option<f64>,
 }
 
 impl Backend {
     /// Whether it holds this many documents, and nothing more is on its way to it.
     fn has_settled(&self, entries: u64) -> bool {
-        let is_idle = self.queue_depth == 0 && self.lag_seconds == 0.0;
+        let is_idle = self.queue_depth == 0 && self.lag_seconds == Some(0.0);
         self.state == "live" && self.entries == Some(entries) && is_idle
     }
 }
