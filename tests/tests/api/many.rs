@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use memcell_tests::host::{TestHost, in_memory};
+use memcell_tests::host::{PATIENCE, TestHost, in_memory};
 use memcell_tests::sample::Samples;
 use serde_json::{Value, json};
 
@@ -20,7 +20,11 @@ async fn host() -> Result<TestHost> {
 /// More than one answer of a plugin may hold, which is no reason to lose it.
 #[tokio::test]
 async fn many_large_documents_are_read_and_compared() -> Result<()> {
-    let host = host().await?;
+    // Time is not what this is about.
+    let mut backend = in_memory()?;
+    backend.limits.call_timeout = PATIENCE;
+    let host = TestHost::start_with(vec![backend], |config| config.validation.read_budget = PATIENCE).await?;
+    host.live().await?;
     let mut ids = Vec::new();
     for _ in 0..8 {
         let mut large = memcell("ana", NOON);
@@ -31,8 +35,9 @@ async fn many_large_documents_are_read_and_compared() -> Result<()> {
     let wanted = json!({ "event_ids": ids, "fields": ["timestamp"], "validate": true });
     let answer = host.json("POST", "/v1/memcells/batch-get", &wanted).await?;
     assert_eq!(answer.header("x-memcell-validation"), "consistent", "{answer:?}");
+    host.live().await?;
     let backend = &host.request("GET", "/v1/backends").await?.body["items"][0];
-    assert_eq!((&backend["state"], &backend["restarts"]), (&json!("live"), &json!(0)), "{backend}");
+    assert_eq!(backend["restarts"], 0, "{backend}");
     Ok(())
 }
 
