@@ -1,5 +1,7 @@
 //! What the cases hold backends to: sentences of `wit/kv.wit`, word by word.
 
+use crate::kv::KvError;
+
 macro_rules! sentences {
     ($($name:ident = $sentence:literal;)*) => {
         $(pub(super) const $name: &str = $sentence;)*
@@ -52,7 +54,7 @@ sentences! {
     // Sizes.
     TOO_LARGE = "A key, a value, a batch or an answer is larger than this backend takes.";
     MAX_KEY = "Longest key, in bytes. At least 256.";
-    MAX_VALUE = "Largest value, in bytes.";
+    MAX_VALUE = "Largest value, in bytes. At least 1.";
     MAX_BATCH = "Most items in one call. At least 1.";
     INVALID = "The call or a setting can't be honoured as given, now or later.";
 
@@ -69,6 +71,8 @@ sentences! {
     HEAD = "`head-bytes` is at most 256.";
     HOLD = "A record (an entry or a tombstone) remembers the largest token that it was written under so, and such a write is `stale` if its own token is smaller than that; before the first `hold`, it is 0.";
     TOKENLESS = "`newer` writes have no token, and leave the one of the record as it is.";
+    HOLD_OF_NOBODY = "`unsupported` of a backend that is not shared, which has nobody to keep out.";
+    NO_INTENTS = "`unsupported` of a backend that has no place for intents; so with all functions here.";
     UNSEEN = "nothing of it is to be seen in answers, scans and statistics, and it has no influence on other writes.";
     PREPARE = "Keeps the intent of a transaction, in the place of the one that it may have already. Refused as a put or a delete of the same items would be, and then nothing is kept.";
     COMMIT = "Carries out the intent of a transaction, with the condition `newer` for each of its writes, and removes it";
@@ -77,6 +81,17 @@ sentences! {
     UNKNOWN = "A transaction without an intent is no error.";
     IN_DOUBT = "The transactions that have an intent with at least one write, each once, in no particular order.";
     SHARED = "Several instances, also on different hosts, see the same entries.";
+}
+
+/// What an instance breaks that doesn't open.
+pub(super) fn broken_by_opening(error: &KvError) -> &'static str {
+    match error {
+        KvError::Declared { limit: "max-key-bytes", .. } => MAX_KEY,
+        KvError::Declared { limit: "max-value-bytes", .. } => MAX_VALUE,
+        KvError::Declared { .. } => MAX_BATCH,
+        KvError::Trap { .. } | KvError::Deadline { .. } => BROKEN_INSTANCE,
+        _ => OPEN,
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::kv::{Condition, Digest, Entry, KvError, Mark, Outcome, Usage};
+use crate::kv::{Condition, Digest, Entry, GuestError, KvError, Mark, Outcome, Usage};
 
 /// The most items of a list, and bytes of a text, that are shown.
 const SHOWN_ITEMS: usize = 8;
@@ -66,6 +66,11 @@ pub(super) fn refused<T: Show>(
         Ok(answer) => format!("no error, but the answer {}", answer.text()),
     };
     failed(contract, format!("{what}: the error {kind}"), found)
+}
+
+/// Whether the backend says that it has no such function.
+pub(super) fn is_unsupported(error: &KvError) -> bool {
+    matches!(error, KvError::Refused(GuestError::Unsupported(_)))
 }
 
 /// A value as a short text.

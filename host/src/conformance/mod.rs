@@ -29,7 +29,7 @@ mod two_phase;
 pub use failure::Failure;
 pub use suite::{Case, CaseReport, Needs, Suite, Verdict};
 
-use Needs::{Digests, Ephemeral, Fencing, Nothing, Persistent, Private, Shared, TwoPhase};
+use Needs::{Digests, Ephemeral, Fencing, IdleFencing, Nothing, Persistent, Private, Shared, TwoPhase};
 use suite::case;
 
 /// Every case, in the order in which they run: from what everything else depends on to what is peculiar.
@@ -89,8 +89,10 @@ pub const CASES: &[Case] = &[
     case("instances_see_each_other", Shared, sharing::instances_see_each_other),
     case("judging_is_atomic_between_instances", Shared, sharing::judging_is_atomic_between_instances),
     case("a_smaller_token_keeps_out", Fencing, sharing::a_smaller_token_keeps_out),
+    case("nobody_is_kept_out_of_a_private_store", IdleFencing, sharing::nobody_is_kept_out_of_a_private_store),
     case("digests_are_of_what_is_stored", Digests, digests::digests_are_of_what_is_stored),
     case("what_is_no_entry_has_no_digest", Digests, digests::what_is_no_entry_has_no_digest),
+    case("intents_are_supported_or_not_at_all", TwoPhase, two_phase::intents_are_supported_or_not_at_all),
     case("what_is_prepared_is_out_of_sight", TwoPhase, two_phase::what_is_prepared_is_out_of_sight),
     case("aborting_leaves_nothing", TwoPhase, two_phase::aborting_leaves_nothing),
     case("preparing_again_replaces", TwoPhase, two_phase::preparing_again_replaces),

@@ -106,7 +106,9 @@ impl<'s> Run<'s> {
         self.shards.borrow_mut().insert(shard);
         match self.trials().open(shard) {
             Ok(trial) => Ok(Client { trial, prefix: self.prefix.clone() }),
-            Err(error) => failed(contract::OPEN, format!("shard {shard} opens"), error.to_string()),
+            Err(error) => {
+                failed(contract::broken_by_opening(&error), format!("shard {shard} opens"), error.to_string())
+            }
         }
     }
 
@@ -305,7 +307,7 @@ fn answered<T>(answer: Result<T, KvError>, what: &str, contract: &'static str) -
         Ok(answer) => Ok(answer),
         Err(error) => {
             let contract = match error {
-                KvError::Contract { .. } => contract::POSITIONAL,
+                KvError::Answers { .. } => contract::POSITIONAL,
                 KvError::Trap { .. } | KvError::Deadline { .. } => contract::BROKEN_INSTANCE,
                 _ => contract,
             };

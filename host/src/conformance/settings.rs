@@ -22,17 +22,27 @@ pub(super) fn malformed_settings_are_refused(run: &Run<'_>) -> Checked {
     if malformed.is_empty() {
         return Err(Stop::Skip("no malformed setting was given to try".to_owned()));
     }
-    malformed.iter().try_for_each(|(name, value)| is_refused(run, name, value))
+    malformed.iter().try_for_each(|(name, value)| {
+        let refusal = is_refused(run, name, value)?;
+        // Whatever the value is, a name that isn't known is refused, which would say nothing.
+        let other = format!("{name}_no_such_setting");
+        let of_unknown = is_refused(run, &other, value)?;
+        if of_unknown.replace(&other, name) == refusal {
+            let expected = format!("{name:?} is the name of a setting, whose value {value:?} is malformed");
+            return failed(contract::SETTINGS, expected, format!("the plugin doesn't know it: {refusal}"));
+        }
+        Ok(())
+    })
 }
 
-/// That `open` refuses this setting, beside those that are configured, and says which.
-fn is_refused(run: &Run<'_>, name: &str, value: &str) -> Checked {
+/// That `open` refuses this setting, beside those that are configured, and says which. Answers what it says.
+fn is_refused(run: &Run<'_>, name: &str, value: &str) -> Checked<String> {
     let mut settings = run.trials().config().settings.clone();
     settings.retain(|(other, _)| other != name);
     settings.push((name.to_owned(), value.to_owned()));
     let expected = format!("open with the setting {name:?} = {value:?}: the error invalid-argument, which names it");
     match run.trials().with_settings(settings).open(0) {
-        Err(KvError::Refused(GuestError::InvalidArgument(text))) if text.contains(name) => Ok(()),
+        Err(KvError::Refused(GuestError::InvalidArgument(text))) if text.contains(name) => Ok(text),
         Err(error) => failed(contract::SETTINGS, expected, error.to_string()),
         Ok(_) => failed(contract::SETTINGS, expected, "no error: it is open"),
     }

@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 
 use super::contract;
-use super::failure::{Checked, ensure, failed};
+use super::failure::{Checked, ensure, failed, is_unsupported, refused};
 use super::run::{FAR, Run, STAMP};
 use crate::kv::{Condition, Entry, KvError, Mark, Outcome};
 
@@ -55,6 +55,11 @@ pub(super) fn a_smaller_token_keeps_out(run: &Run<'_>) -> Checked {
     earlier.lacks(contract::HOLD, "of what the larger token deleted", &run.key("b"))?;
     earlier.close()?;
     later.close()
+}
+
+pub(super) fn nobody_is_kept_out_of_a_private_store(run: &Run<'_>) -> Checked {
+    let answer = run.open()?.trial().hold(1);
+    refused(contract::HOLD_OF_NOBODY, "hold", &answer, "unsupported", is_unsupported)
 }
 
 /// Two instances write the same stamps to the same keys at the same time: of each pair, one write comes first and the other is

@@ -6,7 +6,7 @@ use super::run::{Run, STAMP};
 use crate::kv::{Condition, Entry, GuestError, KvError, Mark, Outcome};
 
 /// Keys, values and batches beyond these are not tried, whatever a backend declares.
-const LONGEST_KEY: usize = 64 << 10;
+pub(super) const LONGEST_KEY: usize = 64 << 10;
 const LARGEST_BATCH: usize = 10_000;
 
 const MIB: usize = 1 << 20;

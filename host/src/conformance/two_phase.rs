@@ -1,12 +1,37 @@
 //! Cases: writes that are prepared first, and take place or not when their transaction has ended.
 
 use super::contract;
-use super::failure::{Checked, Stop, failed, refused, same};
+use super::failure::{Checked, Stop, failed, is_unsupported, refused, same};
 use super::run::{Client, PAST, Run, STAMP};
+use super::sizes::LONGEST_KEY;
 use crate::kv::{Condition, Entry, GuestError, KvError, Mark, Outcome};
+
+pub(super) fn intents_are_supported_or_not_at_all(run: &Run<'_>) -> Checked {
+    let mut backend = run.open()?;
+    let transaction = name(run, "t");
+    let trial = backend.trial();
+    let prepared = trial.prepare(&transaction, &[run.entry("a", STAMP, "v")], &[]);
+    let others = [
+        ("commit", trial.commit(&transaction)),
+        ("abort", trial.abort(&transaction)),
+        ("in-doubt", trial.in_doubt().map(drop)),
+    ];
+    let is_without = prepared.as_ref().is_err_and(is_unsupported);
+    for (function, answer) in &others {
+        if is_without {
+            let what = format!("{function}, where prepare is unsupported");
+            refused(contract::NO_INTENTS, &what, answer, "unsupported", is_unsupported)?;
+        } else if answer.as_ref().is_err_and(is_unsupported) {
+            let expected = format!("an answer to {function}, where prepare is supported");
+            return failed(contract::NO_INTENTS, expected, "the error unsupported");
+        }
+    }
+    backend.close()
+}
 
 pub(super) fn what_is_prepared_is_out_of_sight(run: &Run<'_>) -> Checked {
     let mut backend = run.open()?;
+    in_doubt(run, &mut backend, &[])?;
     backend.store(&[run.entry("old", STAMP, "old"), run.entry("gone", STAMP, "old")])?;
     let before = backend.stats()?;
     let puts = [run.entry("old", STAMP + 5, "new"), run.entry("new", STAMP + 5, "new")];
@@ -106,9 +131,15 @@ pub(super) fn unknown_transactions_are_fine(run: &Run<'_>) -> Checked {
 
 pub(super) fn what_no_put_may_be_is_not_prepared(run: &Run<'_>) -> Checked {
     let mut backend = run.open()?;
-    let too_long = run.foreign_key_of_length(run.capabilities.max_key_bytes as usize + 1, 'k');
+    let mut bad = vec![(String::new(), "an empty key")];
+    let longest = run.capabilities.max_key_bytes as usize;
+    if longest <= LONGEST_KEY {
+        bad.push((run.foreign_key_of_length(longest + 1, 'k'), "a key over the limit"));
+    } else {
+        run.note(format!("no key over the limit was tried; `max-key-bytes` is {longest}"));
+    }
     let good = run.entry("good", STAMP, "v");
-    for (key, what) in [(String::new(), "an empty key"), (too_long, "a key over the limit")] {
+    for (key, what) in bad {
         let bad = Entry { key, ..run.entry("bad", STAMP, "v") };
         let answer = prepared(&mut backend, &name(run, "t"), &[good.clone(), bad], &[])?;
         refused(contract::PREPARE, &format!("prepare of {what}"), &answer, "invalid-argument or too-large", |error| {

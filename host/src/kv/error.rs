@@ -172,7 +172,13 @@ pub enum KvError {
     /// The plugin's answer is larger than the host takes.
     #[error("the plugin's answer to {function} is larger than {limit_bytes} bytes; raise `limits.response`")]
     ResponseTooLarge { function: &'static str, limit_bytes: u64 },
-    /// The plugin broke the contract.
+    /// The plugin gave another number of answers than it was asked for.
+    #[error("the plugin broke the contract in {function}: {due} answers were due, it gave {given}")]
+    Answers { function: &'static str, due: usize, given: usize },
+    /// The plugin declares a limit that no backend can have.
+    #[error("the plugin broke the contract in open: `{limit}` is {declared}, at least {least} must be taken")]
+    Declared { limit: &'static str, declared: u32, least: u32 },
+    /// The plugin broke the contract otherwise.
     #[error("the plugin broke the contract in {function}: {reason}")]
     Contract { function: &'static str, reason: String },
     /// There is no working instance just now.
@@ -197,6 +203,8 @@ impl KvError {
                 | Self::Memory { .. }
                 | Self::Limit { .. }
                 | Self::ResponseTooLarge { .. }
+                | Self::Answers { .. }
+                | Self::Declared { .. }
                 | Self::Contract { .. }
         )
     }
@@ -247,7 +255,7 @@ impl KvError {
             Self::Memory { .. } => "memory",
             Self::Limit { limit, .. } => limit,
             Self::ResponseTooLarge { .. } => "response_too_large",
-            Self::Contract { .. } => "contract",
+            Self::Answers { .. } | Self::Declared { .. } | Self::Contract { .. } => "contract",
             Self::Down(_) => "down",
             Self::QueueFull => "queue_full",
             Self::Closed => "closed",

@@ -10,7 +10,7 @@ use wasmtime::component::types::{ComponentExtern, ComponentItem};
 use super::bindings::{PACKAGE, REQUIRED_INTERFACES};
 use super::engine::Engine;
 use super::error::LoadError;
-use super::plugin::{Plugin, length_of_file};
+use super::plugin::Plugin;
 use crate::config::LimitsConfig;
 
 /// What was found out about a file.
@@ -80,21 +80,17 @@ const SIGNS: [(Want, &str, &str); 6] = [
 ];
 
 impl Inspection {
-    /// Reads and compiles the file at `path`, without running anything of it. Blocks, and takes up to seconds.
+    /// Compiles what was read from `path`, without running anything of it. `expected_sha256` and `limits` are those that it would be
+    /// loaded with. Blocks, and takes up to seconds.
     ///
     /// # Errors
-    /// If the file can't be read, or the engine can't be set up. That it is no backend is a finding, not an error.
-    pub fn of(path: &Path) -> Result<Self, LoadError> {
-        length_of_file(path)?;
-        let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_path_buf(), source })?;
-        Self::of_bytes(path, bytes)
-    }
-
-    /// As [`Inspection::of`], of a component that has been read; `path` says where.
-    ///
-    /// # Errors
-    /// As [`Inspection::of`].
-    pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, LoadError> {
+    /// If the engine can't be set up. That it is no backend is a finding, not an error.
+    pub fn of(
+        path: &Path,
+        bytes: Vec<u8>,
+        expected_sha256: Option<&[u8; 32]>,
+        limits: &LimitsConfig,
+    ) -> Result<Self, LoadError> {
         // Without a cache, so that the time is that of compiling.
         let engine = Engine::new(None)?;
         let started = Instant::now();
@@ -110,7 +106,7 @@ impl Inspection {
             imports,
             exports,
             compile_time,
-            problem: Plugin::from_bytes(&loading, path, bytes, None, &LimitsConfig::default()).err(),
+            problem: Plugin::from_bytes(&loading, path, bytes, expected_sha256, limits).err(),
         })
     }
 
@@ -172,10 +168,7 @@ mod tests {
     use super::*;
 
     fn inspect(bytes: &[u8]) -> Inspection {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("plugin.wasm");
-        std::fs::write(&path, bytes).unwrap();
-        Inspection::of(&path).unwrap()
+        Inspection::of(Path::new("plugin.wasm"), bytes.to_vec(), None, &LimitsConfig::default()).unwrap()
     }
 
     #[test]
@@ -187,7 +180,8 @@ mod tests {
         let found = inspect(b"\0asm\x0d\0\x01\0");
         assert!(found.compile_time.is_some());
         assert!(matches!(found.problem, Some(LoadError::MissingExport { .. })));
-        assert!(Inspection::of(Path::new("/nonexistent/x.wasm")).is_err());
+        let pinned = Inspection::of(Path::new("x.wasm"), b"x".to_vec(), Some(&[0; 32]), &LimitsConfig::default());
+        assert!(matches!(pinned.unwrap().problem, Some(LoadError::Digest { .. })));
     }
 
     #[test]

@@ -316,20 +316,19 @@ fn contract(function: &'static str, reason: String) -> KvError {
     KvError::Contract { function, reason }
 }
 
-fn check_length(function: &'static str, expected: usize, found: usize) -> Result<(), KvError> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(contract(function, format!("{expected} answers were due, it gave {found}")))
+fn check_length(function: &'static str, due: usize, given: usize) -> Result<(), KvError> {
+    if due == given { Ok(()) } else { Err(KvError::Answers { function, due, given }) }
 }
 
 fn check_capabilities(capabilities: &Capabilities) -> Result<(), KvError> {
-    if capabilities.max_key_bytes < MIN_KEY_BYTES {
-        let reason = format!("`max-key-bytes` is {}, at least {MIN_KEY_BYTES} are needed", capabilities.max_key_bytes);
-        return Err(contract("open", reason));
-    }
-    if capabilities.max_batch == 0 || capabilities.max_value_bytes == 0 {
-        return Err(contract("open", "`max-batch` and `max-value-bytes` must be at least 1".into()));
+    let Capabilities { max_key_bytes, max_value_bytes, max_batch, .. } = *capabilities;
+    let declared = [
+        ("max-key-bytes", max_key_bytes, MIN_KEY_BYTES),
+        ("max-value-bytes", max_value_bytes, 1),
+        ("max-batch", max_batch, 1),
+    ];
+    if let Some((limit, declared, least)) = declared.into_iter().find(|(_, declared, least)| declared < least) {
+        return Err(KvError::Declared { limit, declared, least });
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ pub use engine::Engine;
 pub(crate) use error::shown;
 pub use error::{GrantError, KvError, LoadError, StartError};
 pub use inspect::{Contract, Inspection, Interface, Want};
-pub use plugin::Plugin;
+pub use plugin::{Plugin, read_component};
 pub use status::ShardState;
 pub use trial::{Trial, Trials};
 pub use write::{PendingWrite, Write};

@@ -86,7 +86,7 @@ impl Plugin {
         expected_sha256: Option<&[u8; 32]>,
         limits: &LimitsConfig,
     ) -> Result<Self, LoadError> {
-        Self::from_bytes(engine, path, read(path, limits.component)?, expected_sha256, limits)
+        Self::from_bytes(engine, path, read_component(path, limits.component)?, expected_sha256, limits)
     }
 
     /// As [`Plugin::load_within`], of a component that has been read; `path` says where, for messages.
@@ -179,8 +179,11 @@ fn check_is_component(path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// What a file has to say, but never more than `limit` bytes of it, whatever its length claims to be.
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
+/// Reads a file, but never more than `limit` bytes of it, whatever its length claims to be.
+///
+/// # Errors
+/// If it can't be read, is no regular file, or longer.
+pub fn read_component(path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_path_buf(), source };
     let too_large = || LoadError::TooLarge { path: path.to_path_buf(), limit_bytes: limit };
     if length_of_file(path)? > limit {
@@ -196,7 +199,7 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
 ///
 /// # Errors
 /// If there is none, or something else than a regular file.
-pub(super) fn length_of_file(path: &Path) -> Result<u64, LoadError> {
+fn length_of_file(path: &Path) -> Result<u64, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_path_buf(), source };
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {

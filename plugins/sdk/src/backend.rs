@@ -182,7 +182,9 @@ pub trait Backend: Sized + 'static {
     fn stats(&mut self, moment: &Moment) -> Result<Stats> {
         const STEP: usize = 1000;
         let mut stats = Stats::default();
-        let mut cursor = None;
+        let mut cursor: Option<String> = None;
+        // A cursor that was there before leads round in a circle; compared with one of ever longer ago, it is found out.
+        let (mut before, mut steps, mut lap) = (None, 0_u64, 1);
         loop {
             let step = self.scan(cursor.as_deref(), STEP)?;
             for Found { key, header } in step.found {
@@ -193,10 +195,15 @@ pub trait Backend: Sized + 'static {
                     stats.bytes += (key.len() + value_bytes) as u64;
                 }
             }
-            match step.next {
-                Some(next) => cursor = Some(next),
-                None => return Ok(stats),
+            let Some(next) = step.next else { return Ok(stats) };
+            if before.as_ref() == Some(&next) {
+                return Err(Error::other("the scan doesn't end: it comes by the same cursor again"));
             }
+            steps += 1;
+            if steps == lap {
+                (before, steps, lap) = (Some(next.clone()), 0, lap * 2);
+            }
+            cursor = Some(next);
         }
     }
 

@@ -116,9 +116,11 @@ pub(super) fn run(args: &BenchArgs, config: &Path, json: bool) -> Result<Exit, F
         Some(file) => contenders.push(Contender::plugin("baseline", plain(file)?)?),
         None => output::note(format_args!("there is no in_memory.wasm to compare with; --baseline names one")),
     }
+    let most = contenders.iter().map(|contender| contender.max_batch).min().unwrap_or(u32::MAX);
     contenders.push(Contender::native());
+    let batches = batches_of(&args.batches, most);
     let mut load = Load::new(args);
-    let outcome = measure(args, &mut contenders, &mut load, json);
+    let outcome = measure(args, &batches, &mut contenders, &mut load, json);
     // Whatever came of it, nothing is left behind.
     for contender in &mut contenders {
         contender
@@ -128,16 +130,19 @@ pub(super) fn run(args: &BenchArgs, config: &Path, json: bool) -> Result<Exit, F
     outcome.map(|()| Exit::Fine)
 }
 
-fn measure(args: &BenchArgs, contenders: &mut [Contender], load: &mut Load, json: bool) -> Result<(), Failure> {
+fn measure(
+    args: &BenchArgs,
+    batches: &[u32],
+    contenders: &mut [Contender],
+    load: &mut Load,
+    json: bool,
+) -> Result<(), Failure> {
     if !json {
         output::write(heading(args, contenders).as_bytes())?;
     }
     for contender in contenders.iter_mut() {
         contender.fill(load).map_err(|error| Failure::Work(format!("filling the {}: {error}", contender.kind)))?;
     }
-    let mut batches: Vec<u32> = args.batches.clone();
-    batches.sort_unstable();
-    batches.dedup();
     let rows = [Operation::Put, Operation::Get, Operation::Delete];
     let rows = rows.into_iter().flat_map(|operation| batches.iter().map(move |batch| (operation, *batch)));
     for (operation, batch) in std::iter::once((Operation::Scan, PAGE)).chain(rows) {
@@ -164,6 +169,17 @@ fn measure(args: &BenchArgs, contenders: &mut [Contender], load: &mut Load, json
         }
     }
     Ok(())
+}
+
+/// The sizes to measure, smallest first: those asked for, but no larger than what every contender takes, so that all do the same.
+fn batches_of(asked: &[u32], most: u32) -> Vec<u32> {
+    for batch in asked.iter().filter(|batch| **batch > most) {
+        output::note(format_args!("not every plugin takes batches of {batch}: they are cut to {most}, for all of them"));
+    }
+    let mut batches: Vec<u32> = asked.iter().map(|batch| *batch.min(&most)).collect();
+    batches.sort_unstable();
+    batches.dedup();
+    batches
 }
 
 /// Another plugin, with nothing granted and nothing set.
@@ -250,7 +266,7 @@ impl Contender {
 
     /// Calls again and again for so long. What a call works on is made ready before its time begins.
     fn turn(&mut self, operation: Operation, batch: u32, turn: Duration, load: &mut Load) -> Result<(), KvError> {
-        let count = batch.min(self.max_batch) as usize;
+        let count = batch as usize;
         let until = Instant::now() + turn;
         let mut cursor = None;
         while Instant::now() < until {
@@ -296,7 +312,7 @@ impl Contender {
         let percentile = |percent: usize| microseconds(nearest_rank(&self.latencies, percent));
         Row {
             operation: operation.name(),
-            batch: batch.min(self.max_batch),
+            batch,
             contender: self.kind,
             file: self.file.as_ref().map(|file| file.display().to_string()),
             calls: self.latencies.len(),

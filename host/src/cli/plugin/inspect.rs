@@ -11,7 +11,7 @@ use super::subject::{self, Subject};
 use super::{Exit, Failure, output};
 use crate::cli::session;
 use crate::config::{BackendConfig, PluginSource};
-use crate::kv::{Capabilities, Contract, Inspection, Interface, Trials, Want};
+use crate::kv::{Capabilities, Contract, Inspection, Interface, Trials, Want, read_component};
 use crate::oci::Components;
 
 const AFTER_HELP: &str = "\
@@ -84,16 +84,16 @@ pub(super) fn run(args: &InspectArgs, config: &Path, json: bool) -> Result<Exit,
 
 /// The file, or what the registry has.
 fn look(backend: &BackendConfig) -> Result<Inspection, Failure> {
-    let found = match &backend.plugin {
-        PluginSource::File(path) => Inspection::of(path),
+    let limits = &backend.limits;
+    let read = match &backend.plugin {
+        PluginSource::File(path) => read_component(path, limits.component).map(|bytes| (path.clone(), bytes)),
         PluginSource::Oci(plugin) => {
             let fetching = Components::of_user();
-            let fetched = session::runtime()?.block_on(fetching.fetch(plugin, backend.limits.component));
-            fetched
-                .map_err(Into::into)
-                .and_then(|fetched| Inspection::of_bytes(Path::new(&fetched.reference.to_string()), fetched.bytes))
+            let fetched = session::runtime()?.block_on(fetching.fetch(plugin, limits.component));
+            fetched.map(|fetched| (fetched.reference.to_string().into(), fetched.bytes)).map_err(Into::into)
         }
     };
+    let found = read.and_then(|(path, bytes)| Inspection::of(&path, bytes, backend.sha256.as_ref(), limits));
     found.map_err(|error| Failure::Work(error.to_string()))
 }
 

@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::subject;
 use super::{Exit, Failure, output};
 use crate::cli::session;
-use crate::config::OciName;
-use crate::kv::{Inspection, Interface};
+use crate::config::{LimitsConfig, OciName};
+use crate::kv::{Inspection, Interface, LoadError, read_component};
 use crate::oci::{Components, Description};
 
 const AFTER_HELP: &str = "\
@@ -33,7 +33,7 @@ pub(in crate::cli) struct PushArgs {
     /// The component
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// oci://HOST[:PORT]/NAME[:TAG]
+    /// oci://HOST[:PORT]/NAME[:TAG]; without a tag, it can be had by its digest only
     #[arg(value_name = "REFERENCE", value_parser = OciName::parse)]
     name: OciName,
 }
@@ -51,9 +51,10 @@ pub(super) fn run(args: &PushArgs, config: &Path, json: bool) -> Result<Exit, Fa
         return Err(Failure::Usage("a REFERENCE to push to has no digest: it comes of what is pushed".to_owned()));
     }
     let registry = subject::registry(&args.name.registry, config)?;
-    let component = std::fs::read(&args.file).map_err(|error| Failure::io(args.file.display(), &error))?;
-    let found = Inspection::of_bytes(&args.file, component.clone());
-    let found = found.map_err(|error| Failure::Work(error.to_string()))?;
+    let limits = LimitsConfig::default();
+    let failed = |error: LoadError| Failure::Work(error.to_string());
+    let component = read_component(&args.file, limits.component).map_err(failed)?;
+    let found = Inspection::of(&args.file, component.clone(), None, &limits).map_err(failed)?;
     if let Some(problem) = &found.problem {
         return Err(Failure::Work(problem.to_string()));
     }
