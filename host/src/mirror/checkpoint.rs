@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Inner;
 use crate::codec::Inventory;
 use crate::kv::{Backend, Condition, Entry, KvError, Outcome, Write};
 use crate::mongo::Position;
@@ -119,8 +120,9 @@ impl Checkpoint {
         Self { format, inventory, ..self }
     }
 
-    /// Writes the record to all shards, and returns once it is durable. Answers the bytes of its key and value.
-    pub(super) async fn write(&self, backend: &Backend, stamp: u64) -> Result<usize, NotWritten> {
+    /// Writes the record to all shards, and returns once it is durable.
+    pub(super) async fn write(&self, mirror: &Inner, backend: &Backend) -> Result<(), NotWritten> {
+        let stamp = mirror.clock.now();
         let value = serde_json::to_vec(self).map_err(|error| KvError::Down(error.to_string()))?;
         for shard in 0..backend.shard_count() {
             let entry = Entry { key: KEY.to_owned(), stamp, expires_at: None, value: value.clone() };
@@ -131,7 +133,14 @@ impl Checkpoint {
             }
         }
         backend.flush().await?;
-        Ok(KEY.len() + value.len())
+        mirror.checkpoint_holds(KEY.len() + value.len());
+        mirror.turn.wrote(stamp);
+        Ok(())
+    }
+
+    /// The stamp that the record was last written with, by whomever; `None`: there is none.
+    pub(super) async fn stamp(backend: &Backend) -> Result<Option<u64>, KvError> {
+        Ok(backend.get_from(0, KEY).await?.map(|entry| entry.stamp))
     }
 
     /// Whether all shards still have a record: one that doesn't has lost everything else, too.

@@ -390,7 +390,7 @@ async fn resume(
     if let Some(record) = record
         && (needed != inventory || is_new_turn)
     {
-        mirror.checkpoint_holds(record.with_inventory(needed.clone()).write(backend, mirror.clock.now()).await?);
+        record.with_inventory(needed.clone()).write(mirror, backend).await?;
     }
     if let Found::Position { anchor, .. } | Found::Unfilled { anchor } = &found {
         mirror.set_anchor(anchor.clone());
@@ -409,7 +409,7 @@ async fn resume(
         Found::Position { position, .. } if mirror.instances_lost.load(Ordering::Acquire) => {
             mirror.must_be_filled();
             let record = Checkpoint::new(backend.shard_count(), &collection, None, mirror.anchor(), needed);
-            mirror.checkpoint_holds(record.write(backend, mirror.clock.now()).await?);
+            record.write(mirror, backend).await?;
             place.position = Some(position);
         }
         // What the instances before had applied since their last flush may be gone.
@@ -428,7 +428,7 @@ async fn resume(
             let anchor = Anchor::new();
             mirror.set_anchor(anchor.clone());
             let record = Checkpoint::new(backend.shard_count(), &collection, None, anchor, needed);
-            mirror.checkpoint_holds(record.write(backend, mirror.clock.now()).await?);
+            record.write(mirror, backend).await?;
             mirror.has_lost_track();
             place.position = None;
         }

@@ -51,6 +51,11 @@ pub(super) enum TailError {
     GoneBack,
     #[error("another host has taken over the shared backend")]
     FencedOff,
+    #[error(
+        "somebody else mirrors to the same store, under another name of the backend or from another mongodb, and keeps this host out again \
+         and again: give each a store or a key_prefix of its own, and restart this host"
+    )]
+    Contested,
 }
 
 impl From<NotWritten> for TailError {
@@ -263,7 +268,7 @@ pub(super) async fn write_checkpoint(mirror: &Inner, backend: &Backend, position
     let inventory = mirror.inventory();
     let record =
         Checkpoint::new(backend.shard_count(), &mirror.repository.namespace(), Some(text), anchor, inventory.clone());
-    mirror.checkpoint_holds(record.write(backend, mirror.clock.now()).await?);
+    record.write(mirror, backend).await?;
     mirror.inventory_written(&inventory);
     mirror.checkpoint_written();
     mirror.set_checkpoint_moment(moment);

@@ -9,12 +9,13 @@
 //! *fencing* refuses a write over one with a larger token. Without fencing there is only the clock: a tail ends before its lease
 //! does, but a write that was on its way then can't be called back.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Found};
 use super::refill::RefillError;
+use super::tail::TailError;
 use super::{Inner, MirrorState};
 use crate::kv::{Backend, GuestError, KvError};
 use crate::mongo::{Claim, Holder, Lease, LeaseNote, Sighting};
@@ -28,6 +29,12 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How long before its end a lease that can't be renewed counts as lost.
 const MARGIN: Duration = Duration::from_secs(2);
 
+/// How often another one who writes to the same store is outbid, before it is left to him.
+const MOST_CONTESTS: u32 = 3;
+
+/// The largest token that can be doubled.
+const MOST_TOKEN: u64 = i64::MAX as u64 / 2;
+
 /// Whose turn it is, as far as this host knows.
 #[derive(Default)]
 pub(super) struct Turn {
@@ -36,6 +43,10 @@ pub(super) struct Turn {
     lapsed: Mutex<Option<Lease>>,
     /// Who has it, if it isn't this host.
     other: Mutex<Option<String>>,
+    /// The stamp of the checkpoint that was last written under the token of the lease.
+    wrote: Mutex<Option<u64>>,
+    /// How often somebody without a lease of ours has written over that.
+    contests: AtomicU32,
     sighting: tokio::sync::Mutex<Sighting>,
 }
 
@@ -46,6 +57,21 @@ impl Turn {
 
     fn lapsed(&self) -> MutexGuard<'_, Option<Lease>> {
         self.lapsed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_wrote(&self) -> MutexGuard<'_, Option<u64>> {
+        self.wrote.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A checkpoint with this stamp was written under the token of this host's lease.
+    pub(super) fn wrote(&self, stamp: u64) {
+        *self.last_wrote() = Some(stamp);
+    }
+
+    /// Has the turn under a token that nothing was written under yet.
+    fn begin(&self, lease: Lease) {
+        *self.last_wrote() = None;
+        *self.held() = Some(lease);
     }
 
     /// Whether it is this host's.
@@ -83,7 +109,7 @@ pub(super) async fn wait(mirror: &Inner, backend: &Backend, generations: &[Optio
                     if lease.loss_noted() {
                         mirror.instances_lost.store(true, Ordering::Release);
                     }
-                    *mirror.turn.held() = Some(lease);
+                    mirror.turn.begin(lease);
                     return Ok(());
                 }
                 Err(error) => {
@@ -204,20 +230,44 @@ fn note(mirror: &Inner) -> LeaseNote {
 /// nobody else has the lease, of a MongoDB that is gone, and this host makes its own larger. Answers whether it could.
 ///
 /// # Errors
-/// If MongoDB or the backend is away.
-pub(super) async fn outbid(mirror: &Inner, backend: &Backend) -> Result<bool, RefillError> {
+/// If MongoDB or the backend is away; [`TailError::Contested`] if somebody who has no lease of ours does the same.
+pub(super) async fn outbid(mirror: &Inner, backend: &Backend) -> Result<bool, TailError> {
     let Some(lease) = mirror.turn.held().clone() else { return Ok(false) };
-    let raised = mirror.repository.raise_lease(&lease, LENGTH).await?;
-    mirror.turn.held().clone_from(&raised);
-    let Some(raised) = raised else { return Ok(false) };
+    check_uncontested(mirror, backend).await?;
+    if lease.token() > MOST_TOKEN {
+        return Err(KvError::Down(format!(
+            "the turns of this backend can't be counted any further: stop all hosts, empty its store, and delete the lease tail:{} from mongodb",
+            mirror.config.name
+        ))
+        .into());
+    }
+    let raised = mirror.repository.raise_lease(&lease, LENGTH).await.map_err(RefillError::from)?;
+    let Some(raised) = raised else {
+        *mirror.turn.held() = None;
+        return Ok(false);
+    };
+    mirror.turn.begin(raised.clone());
     hold(mirror, backend, &raised).await?;
     tracing::warn!(
         backend = %mirror.config.name,
         token = raised.token(),
-        "the shared backend has entries of later turns than mongodb knows of, perhaps since mongodb has gone back to an older state: this \
-         turn counts as a later one now"
+        "the shared backend has entries of later turns than mongodb knows of, of a mongodb that has gone back to an older state, or of somebody \
+         else who mirrors to the same store: this turn counts as a later one now"
     );
     Ok(true)
+}
+
+/// That nobody has written over what was written in this turn. Two who outbid each other, each with a lease of his own, would go on
+/// as long as there are larger tokens.
+async fn check_uncontested(mirror: &Inner, backend: &Backend) -> Result<(), TailError> {
+    let wrote = *mirror.turn.last_wrote();
+    if wrote.is_some() && Checkpoint::stamp(backend).await? != wrote {
+        mirror.turn.contests.fetch_add(1, Ordering::Relaxed);
+    }
+    match mirror.turn.contests.load(Ordering::Relaxed) < MOST_CONTESTS {
+        true => Ok(()),
+        false => Err(TailError::Contested),
+    }
 }
 
 /// Whether a pause is too long for the lease to be kept over it.

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use memcell_host::config::BackendConfig;
 use memcell_tests::host::{PATIENCE, TestHost, eventually, remote};
 use memcell_tests::redis::RedisServer;
 use serde_json::Value;
@@ -170,6 +171,42 @@ async fn turns_that_the_store_knows_to_be_over_are_outbid() -> Result<()> {
     host.settled().await?;
     agree(&host, &ids).await?;
     ensure!(host.mirrored(&gone).await?.is_none(), "a deleted document is still there");
+    host.stop().await?;
+    Ok(())
+}
+
+/// A mistake in the configuration: each of the two takes the turns of the other for those of a MongoDB that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_names_for_one_store_are_told_apart_from_a_mongodb_that_has_gone_back() -> Result<()> {
+    const FEW: u64 = 1 << 10;
+    let server = RedisServer::start(&["--appendonly", "no"])?;
+    let one = remote(&[server.address()], &[])?;
+    let other = BackendConfig { name: "other".to_owned(), ..one.clone() };
+    let mut host = TestHost::start(vec![one.clone()]).await?;
+    host.live().await?;
+    let ids = append_many(&host, 50).await?;
+    host.settled().await?;
+    is_noted(&server).await?;
+    // Five and one never come to be the same by being doubled.
+    for _ in 0..3 {
+        host.restart(vec![one.clone()]).await?;
+        host.live().await?;
+    }
+    host.restart(vec![one.clone(), other]).await?;
+    let told = async || {
+        // They meet over what both write.
+        append_many(&host, 1).await?;
+        let backends = host.request("GET", "/v1/backends").await?.body;
+        let reasons = backends["items"].as_array().into_iter().flatten().filter_map(|backend| backend["reason"].as_str());
+        Ok(reasons.into_iter().any(|reason| reason.contains("under another name of the backend")))
+    };
+    eventually("one of them says what is wrong", told).await?;
+    let fence = server.command::<Option<u64>>("HGET memcell:memcell:checkpoint fence")?;
+    ensure!(fence.is_some_and(|fence| fence < FEW), "{fence:?}");
+    // With one name, all is well again.
+    host.restart(vec![one]).await?;
+    host.live().await?;
+    agree(&host, &ids).await?;
     host.stop().await?;
     Ok(())
 }
