@@ -194,7 +194,7 @@ impl FileStore {
     fn call<R>(&mut self, work: impl FnOnce(&mut Database) -> Result<R, Failure>) -> Result<R> {
         let mut database = match self.database.take() {
             Some(database) => database,
-            None => open_database(&self.place, self.options, &mut self.reserve)?,
+            None => open_database(&self.place, self.options, &mut self.reserve).map_err(for_now)?,
         };
         let failure = match work(&mut database) {
             Ok(answer) => {
@@ -219,6 +219,15 @@ impl FileStore {
             self.lost = Some(error.to_string());
         }
         Err(error)
+    }
+}
+
+/// An error of opening anew what was open before: whatever keeps it from that, it says nothing of the call at hand, which can be repeated
+/// later.
+fn for_now(error: Error) -> Error {
+    match error {
+        Error::InvalidArgument(text) => Error::unavailable(text),
+        error => error,
     }
 }
 

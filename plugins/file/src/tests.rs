@@ -157,6 +157,21 @@ impl Backend for Restless {
     }
 }
 
+/// Where nobody can make a file, not even root.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_place_that_cannot_be_written_to_is_no_reason_to_give_a_write_up() {
+    let refused = FileStore::open_in(Path::new("/sys"), 0, options(&[]));
+    assert!(matches!(refused, Err(Error::InvalidArgument(text)) if text.contains("can't be written to")));
+    let mut backend = Temporary::new(&[]);
+    backend.store.database = None;
+    let place = std::mem::replace(&mut backend.store.place, Place::new(Path::new("/sys"), 0).unwrap());
+    let put = backend.put([Entry { key: "k".into(), stamp: 1, expires_at: None, value: vec![1] }]);
+    assert!(matches!(&put, Err(Error::Unavailable(text)) if text.contains("can't be written to")), "{put:?}");
+    backend.store.place = place;
+    assert_eq!(backend.store.health(), Ok(()));
+}
+
 #[test]
 fn random_operations_agree_with_the_model_although_it_is_killed_all_the_time() {
     testing::check_backend::<Restless>(&[], 48);
