@@ -206,8 +206,11 @@ async fn a_request_can_be_followed_to_the_call_of_the_plugin() -> Result<()> {
     assert_eq!(mongodb.parent_span_id, request.span_id);
     assert_eq!(call.parent_span_id, request.span_id);
     let (of_request, of_call) = (attributes(request), attributes(call));
-    let route =
-        (of_request["id"].as_str(), of_request["http.route"].as_str(), of_request["http.response.status_code"].as_str());
+    let route = (
+        of_request["id"].as_str(),
+        of_request["http.route"].as_str(),
+        of_request["http.response.status_code"].as_str(),
+    );
     assert_eq!(of_request["http.request.method"], "POST");
     assert_eq!(route, ("follow-me", "/v1/memcells", "201"));
     let call = (of_call["requests"].as_str(), of_call["backend"].as_str(), of_call["function"].as_str());

@@ -67,7 +67,9 @@ impl Needs {
             Self::Fencing | Self::IdleFencing if !optional.fencing => Some("`fencing` is not exported"),
             Self::TwoPhase if !optional.two_phase => Some("`two-phase` is not exported"),
             Self::Shared | Self::Fencing if !shared => Some("`shared` is not declared"),
-            Self::Ephemeral | Self::Private | Self::TwoPhase | Self::IdleFencing if shared => Some("`shared` is declared"),
+            Self::Ephemeral | Self::Private | Self::TwoPhase | Self::IdleFencing if shared => {
+                Some("`shared` is declared")
+            }
             _ => None,
         }
     }
@@ -249,8 +251,14 @@ mod tests {
                 .filter(|needs| needs.unmet_by(&declared(persistent, shared), every).is_none())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(meant(false, false), [Needs::Nothing, Needs::Ephemeral, Needs::Private, Needs::IdleFencing, Needs::TwoPhase]);
-        assert_eq!(meant(true, false), [Needs::Nothing, Needs::Persistent, Needs::Private, Needs::IdleFencing, Needs::TwoPhase]);
+        assert_eq!(
+            meant(false, false),
+            [Needs::Nothing, Needs::Ephemeral, Needs::Private, Needs::IdleFencing, Needs::TwoPhase]
+        );
+        assert_eq!(
+            meant(true, false),
+            [Needs::Nothing, Needs::Persistent, Needs::Private, Needs::IdleFencing, Needs::TwoPhase]
+        );
         assert_eq!(meant(false, true), [Needs::Nothing, Needs::Shared, Needs::Fencing]);
         assert_eq!(meant(true, true), [Needs::Nothing, Needs::Persistent, Needs::Shared, Needs::Fencing]);
         let none = Optional { digests: false, fencing: false, two_phase: false };

@@ -11,12 +11,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Version};
 use axum::response::Response;
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -42,6 +43,13 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How long one whose connection is refused may take to hear it.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How much of an answer is handed on at a time.
+const PART_BYTES: usize = 16 * 1024;
+
+/// How much of an answer the system may hold that it hasn't sent.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// How much of a body that nobody wants is read, and for how long, so that its client gets to the answer.
 const MAX_REST_BYTES: usize = 64 * 1024 * 1024;
@@ -154,6 +162,10 @@ impl Attendant {
                         connection.as_mut().graceful_shutdown();
                         stage = Stage::Ending { until: Instant::now() + self.idle_timeout.max(Duration::from_secs(60 * 60)) };
                     }
+                    // Whoever takes his answer slowly does take it.
+                    Stage::Ending { .. } if activity.last(self.start) + self.idle_timeout > Instant::now() => {
+                        stage = Stage::Ending { until: activity.last(self.start) + self.idle_timeout };
+                    }
                     Stage::Ending { .. } => {
                         return Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not take its answers"));
                     }
@@ -252,6 +264,7 @@ impl Service<Request<Incoming>> for Conversation {
         self.activity.is_http2.store(is_http2, Ordering::Relaxed);
         request.extensions_mut().insert(Peer(self.peer));
         let draining = self.attendant.draining.clone();
+        let (activity, start) = (Arc::clone(&self.activity), self.attendant.start);
         let (head, body) = request.into_parts();
         let body = Lent(Arc::new(Mutex::new(body)));
         let answer = self.attendant.router.clone().call(Request::from_parts(head, body.clone()));
@@ -264,7 +277,7 @@ impl Service<Request<Incoming>> for Conversation {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             drop(running);
-            Ok(answer)
+            Ok(answer.map(|body| Body::new(Watched { body, rest: Bytes::new(), activity, start })))
         })
     }
 }
@@ -292,7 +305,7 @@ impl Lent {
     }
 }
 
-impl Body for Lent {
+impl HttpBody for Lent {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -309,11 +322,60 @@ impl Body for Lent {
     }
 }
 
+/// The body of an answer, handed on in small parts: each that is asked for shows that the client has taken what came before.
+struct Watched {
+    body: Body,
+    rest: Bytes,
+    activity: Arc<Activity>,
+    start: Instant,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.rest.is_empty() {
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                end => return end,
+            };
+            match frame.into_data() {
+                Ok(data) => self.rest = data,
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            }
+        }
+        self.activity.touch(self.start);
+        let part = self.rest.len().min(PART_BYTES);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(part)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.len() as u64;
+        let body = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}
+
 /// Answers are written whole, so there is nothing to gain from holding packets back; and a client that takes nothing of what
 /// is written to it is given up.
 fn prepare(stream: &TcpStream, timeout: Duration) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "tcp_nodelay is not set");
+    }
+    // What the system has taken over can't be told from what the client has taken: so it is to take over little at a time.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
+        tracing::debug!(%error, "tcp_notsent_lowat is not set");
     }
     #[cfg(target_os = "linux")]
     if let Err(error) =

@@ -116,8 +116,10 @@ impl Shard {
                 self.status.set_state(ShardState::Running { generation: *generation });
                 Phase::Running(Box::new(calls))
             }
-            // A plugin that refuses its settings would refuse them again.
-            Err(KvError::Refused(GuestError::InvalidArgument(text) | GuestError::Unsupported(text))) => {
+            // A plugin that refuses its settings would refuse them again. If it took the same ones before, it is about something else.
+            Err(KvError::Refused(GuestError::InvalidArgument(text) | GuestError::Unsupported(text)))
+                if *generation == 0 =>
+            {
                 self.metrics.kv_failure("refused_settings");
                 let reason = format!("the plugin refuses its settings: {}", super::error::shown(&text));
                 self.give_up(reason)

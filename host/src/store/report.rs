@@ -65,7 +65,8 @@ impl MemCellStore {
     /// The states of all backends, in the order of the configuration. Asks nobody for them.
     pub fn backend_states(&self) -> Vec<BackendState> {
         let mirrors = &self.backends_now().mirrors;
-        let state = |mirror: &Arc<Mirror>| BackendState { name: mirror.config().name.clone(), state: mirror.state().name() };
+        let state =
+            |mirror: &Arc<Mirror>| BackendState { name: mirror.config().name.clone(), state: mirror.state().name() };
         mirrors.iter().map(state).collect()
     }
 

@@ -197,7 +197,8 @@ async fn two_names_for_one_store_are_told_apart_from_a_mongodb_that_has_gone_bac
         // They meet over what both write.
         append_many(&host, 1).await?;
         let backends = host.request("GET", "/v1/backends").await?.body;
-        let reasons = backends["items"].as_array().into_iter().flatten().filter_map(|backend| backend["reason"].as_str());
+        let reasons =
+            backends["items"].as_array().into_iter().flatten().filter_map(|backend| backend["reason"].as_str());
         Ok(reasons.into_iter().any(|reason| reason.contains("under another name of the backend")))
     };
     eventually("one of them says what is wrong", told).await?;

@@ -13,6 +13,7 @@ mod limits;
 mod load;
 mod restart;
 mod roles;
+mod slow;
 mod tls;
 mod tokens;
 

@@ -174,7 +174,9 @@ fn measure(
 /// The sizes to measure, smallest first: those asked for, but no larger than what every contender takes, so that all do the same.
 fn batches_of(asked: &[u32], most: u32) -> Vec<u32> {
     for batch in asked.iter().filter(|batch| **batch > most) {
-        output::note(format_args!("not every plugin takes batches of {batch}: they are cut to {most}, for all of them"));
+        output::note(format_args!(
+            "not every plugin takes batches of {batch}: they are cut to {most}, for all of them"
+        ));
     }
     let mut batches: Vec<u32> = asked.iter().map(|batch| *batch.min(&most)).collect();
     batches.sort_unstable();
