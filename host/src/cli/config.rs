@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::running::{HostArgs, RunningHost};
 use super::{Exit, Failure, output, session};
 use crate::config::{BackendConfig, Config, ConfigError, EXAMPLE, MongoServer, PluginSource, Problem, Role};
+use crate::kv::{Engine, LoadError, Plugin};
 use crate::mongo::check_uri;
 use crate::oci::Components;
 use crate::security::Security;
@@ -150,12 +151,34 @@ async fn obstacles(config: &Config) -> Vec<Problem> {
             obstacles.push(problem("mongodb.uri".to_owned(), error.message().to_owned()));
         }
     }
-    let required = config.backends.iter().filter(|backend| backend.enabled && backend.required);
-    let absent = required.filter(|backend| place(backend) == Place::NoFile && !backend.plugin.to_string().is_empty());
-    obstacles.extend(absent.map(|BackendConfig { name, plugin, .. }| {
-        problem(format!("backends.{name}.plugin"), format!("{plugin}: {ABSENT}"))
-    }));
+    for backend in config.backends.iter().filter(|backend| backend.enabled && backend.required) {
+        let BackendConfig { name, plugin, grants, .. } = backend;
+        match place(backend) {
+            Place::NoFile if plugin.to_string().is_empty() => {}
+            Place::NoFile => obstacles.push(problem(format!("backends.{name}.plugin"), format!("{plugin}: {ABSENT}"))),
+            Place::Here => obstacles.extend(unloadable(backend).await.map(|(key, error)| {
+                problem(format!("backends.{name}.{key}"), error.to_string())
+            })),
+            Place::InRegistry => {}
+        }
+        if let Some(directory) = grants.directory.as_deref().filter(|directory| directory.exists() && !directory.is_dir()) {
+            let message = format!("{} is no directory, and the backend is required", directory.display());
+            obstacles.push(problem(format!("backends.{name}.grants.directory"), message));
+        }
+    }
     obstacles
+}
+
+/// Why the plugin of a backend can't be loaded, with the key to mend.
+async fn unloadable(backend: &BackendConfig) -> Option<(&'static str, LoadError)> {
+    let loaded = match Engine::new(Engine::default_cache_directory()) {
+        Ok(engine) => Box::pin(Plugin::obtain(&engine, backend)).await,
+        Err(error) => Err(error),
+    };
+    match loaded.err()? {
+        error @ LoadError::Digest { .. } => Some(("sha256", error)),
+        error => Some(("plugin", error)),
+    }
 }
 
 const ABSENT: &str = "there is no such file, and the backend is required";

@@ -1,5 +1,6 @@
 //! How a command ends: its exit code, and what is said if it could not be carried out.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
@@ -78,7 +79,7 @@ impl Failure {
             Self::Config(error) => output::note(error),
             Self::Store(error) => {
                 tracing::debug!(?error, "the command failed");
-                output::note(format_args!("error: {error}{}", hint(error.kind())));
+                output::note(format_args!("error: {error}{}", hint(error)));
             }
             Self::Usage(message) | Self::Work(message) => output::note(format_args!("error: {message}")),
             Self::OutputClosed => {}
@@ -87,9 +88,10 @@ impl Failure {
 }
 
 /// How to mend it, where the error itself is for users of the API as well.
-fn hint(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Unavailable => "; mongodb.uri says where it is looked for, and under which replicaSet",
+fn hint(error: &Error) -> &'static str {
+    match error.kind() {
+        // One of MongoDB has a cause. What else may be away says so itself.
+        ErrorKind::Unavailable if error.source().is_some() => "; mongodb.uri says where it is looked for, and under which replicaSet",
         _ => "",
     }
 }

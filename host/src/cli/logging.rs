@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt, reload};
@@ -20,8 +20,7 @@ pub(super) const QUIET: &str = "warn";
 /// # Errors
 /// If the directives are malformed, or something in the process logs already.
 pub(super) fn start(format: LogFormat, directives: &str, spans: Option<&Exporter>) -> Result<SetLogLevel, Failure> {
-    let filter =
-        EnvFilter::builder().parse(directives).map_err(|error| Failure::Work(format!("the log level: {error}")))?;
+    let filter = filter(directives).map_err(|error| Failure::Work(format!("the log level: {error}")))?;
     let (filter, handle) = reload::Layer::new(filter);
     let terminal = io::stderr().is_terminal();
     // Said of a standard error that is gone, on the standard error, they would be panics in whatever had something to log.
@@ -43,9 +42,15 @@ pub(super) fn start(format: LogFormat, directives: &str, spans: Option<&Exporter
     Ok(Box::new(move |directives| set_level(directives, |filter| handle.reload(filter))))
 }
 
+/// What these directives let through. The library that speaks HTTP/2 warns of what clients do, so that any of them could fill the log: it is
+/// heard only if it is named.
+fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().parse(format!("h2=off,{directives}"))
+}
+
 /// A level that can't be set leaves the present one.
 fn set_level(directives: &str, reload: impl FnOnce(EnvFilter) -> Result<(), reload::Error>) {
-    let set = EnvFilter::builder().parse(directives).map_err(|error| error.to_string());
+    let set = filter(directives).map_err(|error| error.to_string());
     if let Err(error) = set.and_then(|filter| reload(filter).map_err(|error| error.to_string())) {
         tracing::error!(error, directives, "the log level could not be changed");
     }
@@ -68,6 +73,15 @@ pub(super) fn level(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_library_of_http_2_is_heard_if_it_is_named() {
+        for (directives, expected) in
+            [("info", "h2=off,info"), ("info,h2=debug", "h2=debug,info"), ("off", "h2=off,off"), ("", "h2=off")]
+        {
+            assert_eq!(filter(directives).unwrap().to_string(), expected);
+        }
+    }
 
     #[test]
     fn levels() {

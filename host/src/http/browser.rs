@@ -45,7 +45,7 @@ impl Hosts {
     /// so that his pages may read the answer. An address can't be made to lead anywhere else.
     ///
     /// # Errors
-    /// `unknown_host`. None for a request that doesn't name a host: browsers always do.
+    /// `unknown_host`; `invalid_argument` for several hosts. None for a request that doesn't name a host: browsers always do.
     pub(super) fn check(&self, head: &Parts) -> Answer<()> {
         if !self.is_strict {
             return Ok(());
@@ -58,7 +58,11 @@ impl Hosts {
             (None, Some(_)) => false,
             (None, None) => true,
         };
-        if is_known && given.next().is_none() {
+        if given.next().is_some() {
+            let detail = "the request has more than one host header, and one is what it may have";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_argument", detail));
+        }
+        if is_known {
             return Ok(());
         }
         let host = shown(host.unwrap_or_default());

@@ -163,7 +163,7 @@ pub struct MirrorReport {
     /// What waits and what is in use.
     pub load: BackendLoad,
     /// How long ago the oldest change happened that is known and not in the backend; `None` until the backend has followed MongoDB for
-    /// the first time.
+    /// the first time, and once it is given up.
     pub lag: Option<Duration>,
     /// The host that has the tail of a shared backend, if it isn't this one.
     pub tailed_by: Option<String>,
@@ -689,8 +689,9 @@ impl Inner {
 
     /// As in [`MirrorReport::lag`].
     fn lag(&self) -> Option<Duration> {
-        let has_followed = self.progress.newest_applied() > 0;
-        has_followed.then(|| self.progress.lag().max(self.pending.oldest().unwrap_or_default()))
+        let is_given_up = matches!(*self.state.borrow(), MirrorState::Failed { .. } | MirrorState::Closed);
+        let follows = self.progress.newest_applied() > 0 && !is_given_up;
+        follows.then(|| self.progress.lag().max(self.pending.oldest().unwrap_or_default()))
     }
 
     /// A value that the backend will never take is told once, loudly, and not tried again.

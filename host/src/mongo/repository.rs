@@ -67,6 +67,16 @@ impl Repository {
         })
     }
 
+    /// Ends the sessions and the tasks of the driver, as far as that takes no longer than `limit`. A runtime that ended before they do
+    /// would make them panic. Operations fail from then on.
+    pub async fn disconnect(&self, limit: Duration) {
+        // Those that hold a cursor may take as long as they like to let go of it.
+        let ending = self.client.clone().shutdown().immediate(true);
+        if tokio::time::timeout(limit, ending.into_future()).await.is_err() {
+            tracing::debug!("the sessions at mongodb could not be ended in time");
+        }
+    }
+
     /// The collection's full name, `database.collection`.
     pub fn namespace(&self) -> String {
         self.authority.namespace().to_string()

@@ -42,6 +42,9 @@ use crate::steps::Steps;
 use crate::validation::Outcome;
 use crate::{Error, ErrorKind, Result};
 
+/// How long the end of the sessions at MongoDB may take.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The first and longest pause between attempts to create the indexes, while MongoDB can't be reached.
 const INDEX_RETRY_MIN: Duration = Duration::from_millis(250);
 const INDEX_RETRY_MAX: Duration = Duration::from_secs(15);
@@ -165,8 +168,8 @@ impl MemCellStore {
     /// when it comes. A backend that can't be loaded is no error either, unless it is `required`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a URI that can't be used or a missing embedded server, [`ErrorKind::Unavailable`] for a required
-    /// backend that fails.
+    /// [`ErrorKind::Config`] for a URI that can't be used, a missing embedded server, or a required backend that can't be used as it is
+    /// configured; [`ErrorKind::Unavailable`] for one that can't be used now.
     pub async fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
         Self::open_for(config, metrics, Purpose::Mirroring, Steps::default()).await
     }
@@ -241,9 +244,9 @@ impl MemCellStore {
         let store = Self { inner: Arc::new(inner) };
         let sampling = history::keep(Arc::downgrade(&store.inner));
         tokio::spawn(store.inner.closing.clone().run_until_cancelled_owned(sampling));
-        if let Err(message) = await_required(&store.mirrors()).await {
+        if let Err(error) = await_required(&store.mirrors()).await {
             store.close(config.http.shutdown_grace).await;
-            return Err(Error::new(ErrorKind::Unavailable, message));
+            return Err(error);
         }
         Ok(store)
     }
@@ -322,7 +325,7 @@ impl MemCellStore {
     /// the server, which is given a few seconds of its own, and for a reload in the middle of handing a directory over, which
     /// takes up to twice as long more. Returns what was left undone, if anything.
     ///
-    /// Operations that are still running go on, without copies.
+    /// Operations that are still running are given up.
     pub async fn close(&self, grace: Duration) -> Option<String> {
         self.inner.closing.cancel();
         // A reload under way gives up soon, and none comes after it.
@@ -341,6 +344,7 @@ impl MemCellStore {
         if succeeded.is_err() {
             undone.push(format!("a backend that was removed did not finish within {grace:?}"));
         }
+        self.inner.repository.disconnect(DISCONNECT_TIMEOUT).await;
         if let Some(server) = self.inner.embedded.lock().await.take() {
             server.stop().await;
         }
@@ -366,17 +370,23 @@ pub(crate) fn connect_options(config: &MongoDbConfig, uri: String) -> ConnectOpt
     }
 }
 
-/// Waits until each required backend among these has been opened. The error says which one can't be used, and why.
-async fn await_required(mirrors: &[Arc<Mirror>]) -> Result<(), String> {
+/// Waits until each required backend among these has been opened.
+///
+/// # Errors
+/// Which one can't be used, and why: [`ErrorKind::Config`] if that stays so, else [`ErrorKind::Unavailable`].
+async fn await_required(mirrors: &[Arc<Mirror>]) -> Result<()> {
     for mirror in mirrors.iter().filter(|mirror| mirror.config().required) {
         let mut state = mirror.watch_state();
         // The sender lives as long as the mirror.
         let Ok(state) = state.wait_for(|state| *state != MirrorState::Loading).await.map(|state| state.clone()) else {
             continue;
         };
-        if let MirrorState::Failed { reason } | MirrorState::Degraded { reason } = state {
-            return Err(unusable(&mirror.config().name, &reason));
-        }
+        let (kind, reason) = match state {
+            MirrorState::Failed { reason } => (ErrorKind::Config, reason),
+            MirrorState::Degraded { reason } => (ErrorKind::Unavailable, reason),
+            _ => continue,
+        };
+        return Err(Error::new(kind, unusable(&mirror.config().name, &reason)));
     }
     Ok(())
 }

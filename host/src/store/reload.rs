@@ -102,7 +102,10 @@ impl MemCellStore {
         };
         let mirrors: Result<Vec<_>> = plan.next.iter().map(&mut start).collect();
         let usable = match mirrors {
-            Ok(mirrors) => self.unless_closing(await_required(&required)).await.map(|()| mirrors),
+            Ok(mirrors) => {
+                let opened = async { await_required(&required).await.map_err(|error| error.message().to_owned()) };
+                self.unless_closing(opened).await.map(|()| mirrors)
+            }
             Err(error) => Err(error),
         };
         if usable.is_err() {
