@@ -155,10 +155,15 @@ async fn stand_by(
     generations: &[Option<u64>],
     holder: &Holder,
 ) -> Result<(), String> {
-    mirror.turn.set_other(Some(holder.name.split('#').next().unwrap_or_default().to_owned()));
-    let LeaseNote { passed_millis, newest_millis, complete } = holder.note;
+    let name = holder.name.split('#').next().unwrap_or_default();
+    mirror.turn.set_other(Some(name.to_owned()));
+    let LeaseNote { passed_millis, newest_millis, complete, store } = &holder.note;
     if !complete {
-        let reason = format!("{} is copying to the shared backend", holder.name);
+        let reason = if name.is_empty() {
+            "it is not known to be complete, and no host mirrors to it yet".to_owned()
+        } else {
+            format!("{name} is copying to the shared backend")
+        };
         mirror.set_state(MirrorState::Degraded { reason });
         return Ok(());
     }
@@ -167,8 +172,20 @@ async fn stand_by(
         if let Some(reason) = stored.inventory.missing_from(mirror.copies.codec()) {
             return Err(reason);
         }
+        let its_store = match &stored.found {
+            Found::Position { anchor, .. } | Found::Unfilled { anchor } => anchor.store.as_str(),
+            Found::Nothing | Found::Mismatch(_) => "",
+        };
         match stored.found {
             Found::Mismatch(reason) => return Err(reason),
+            _ if its_store != store && !store.is_empty() => {
+                let reason = format!(
+                    "{name} mirrors this backend to another store than this host's: its settings, such as the address and the key_prefix, \
+                     have to lead to the same store on all hosts"
+                );
+                mirror.set_state(MirrorState::Degraded { reason });
+                return Ok(());
+            }
             Found::Position { .. } => {
                 mirror.checkpoint_holds(stored.bytes);
                 mirror.accept();
@@ -177,7 +194,7 @@ async fn stand_by(
         }
     }
     mirror.all_are_filled(generations);
-    mirror.progress.others_passed(passed_millis, newest_millis);
+    mirror.progress.others_passed(*passed_millis, *newest_millis);
     mirror.show_progress();
     Ok(())
 }
@@ -223,6 +240,7 @@ fn note(mirror: &Inner) -> LeaseNote {
         passed_millis: mirror.progress.has_come_to(),
         newest_millis: mirror.progress.newest_applied(),
         complete: mirror.is_complete(),
+        store: if mirror.accepts() && mirror.keeps_data() { mirror.anchor().store } else { String::new() },
     }
 }
 

@@ -44,7 +44,7 @@ impl Lease {
 }
 
 /// What a holder lets others know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LeaseNote {
     /// Up to when (Unix milliseconds, by the holder's clock) everything is certain to be done that the lease is for.
     pub passed_millis: u64,
@@ -53,6 +53,8 @@ pub struct LeaseNote {
     pub newest_millis: u64,
     /// Whether what the lease is for is complete.
     pub complete: bool,
+    /// What tells what the lease is for from another one of its kind; empty if that isn't known yet.
+    pub store: String,
 }
 
 /// Who has a lease, or had it.
@@ -150,7 +152,7 @@ impl Repository {
         let millis = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
         let (passed, newest) = (millis(note.passed_millis), millis(note.newest_millis));
         let renewed = doc! {
-            "$set": { "passed_millis": passed, "newest_millis": newest, "complete": note.complete },
+            "$set": { "passed_millis": passed, "newest_millis": newest, "complete": note.complete, "store": note.store },
             "$inc": { "beat": 1_i64 },
         };
         let leases = self.leases();
@@ -224,6 +226,7 @@ fn read(document: &Document) -> Result<Holder> {
             passed_millis,
             newest_millis: newest.unwrap_or(0).max(passed_millis),
             complete: document.get_bool("complete").map_err(|_| malformed())?,
+            store: document.get_str("store").unwrap_or_default().to_owned(),
         },
     })
 }

@@ -28,12 +28,12 @@ async fn one_holder_at_a_time_under_growing_tokens() {
     let fixture = Fixture::new().await;
     let repository = &fixture.repository;
     let first = held(acquire(repository, "tail", "a").await.unwrap());
-    let note = LeaseNote { passed_millis: 7, newest_millis: 9, complete: true };
-    let first = repository.renew_lease(&first, LONG, note).await.unwrap().expect("it is still ours");
+    let note = LeaseNote { passed_millis: 7, newest_millis: 9, complete: true, store: "s".to_owned() };
+    let first = repository.renew_lease(&first, LONG, note.clone()).await.unwrap().expect("it is still ours");
     let Claim::Taken(holder) = acquire(repository, "tail", "b").await.unwrap() else {
         panic!("two have it");
     };
-    assert_eq!((holder.name.as_str(), holder.note), ("a", note));
+    assert_eq!((holder.name.as_str(), &holder.note), ("a", &note));
     assert!(matches!(acquire(repository, "other", "b").await.unwrap(), Claim::Held(_)));
 
     repository.release_lease(&first).await.unwrap();
@@ -50,7 +50,7 @@ async fn one_holder_at_a_time_under_growing_tokens() {
     assert_eq!(repository.raise_lease(&first, LONG).await.unwrap(), None, "nor is it his lease");
     let second = higher;
     // Whoever was the holder is none any more, whatever he does.
-    assert_eq!(repository.renew_lease(&first, LONG, note).await.unwrap(), None);
+    assert_eq!(repository.renew_lease(&first, LONG, note.clone()).await.unwrap(), None);
     repository.release_lease(&first).await.unwrap();
     assert!(repository.renew_lease(&second, LONG, note).await.unwrap().is_some());
 }

@@ -178,6 +178,33 @@ async fn a_host_that_stands_by_is_live_when_the_holder_is() -> Result<()> {
     Ok(())
 }
 
+/// A mistake in the configuration of one host: what the other one writes doesn't get to where it reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_store_is_another_one_says_so() -> Result<()> {
+    let server = RedisServer::start(&["--appendonly", "no"])?;
+    let of_its_own = || remote(&[server.address()], &[("key_prefix", "own:")]);
+    // There is a checkpoint in the other store as well, which is of no use.
+    let mut first = TestHost::start(vec![of_its_own()?]).await?;
+    first.live().await?;
+    for store in [("key_prefix", "shared:"), ("key_prefix", "fresh:")] {
+        first.restart(vec![remote(&[server.address()], &[store])?]).await?;
+        first.live().await?;
+        append(&first, 63, 1).await?;
+        let second = first.beside("second", vec![of_its_own()?]).await?;
+        let told = async || {
+            let state = second.store.mirrors()[0].state();
+            ensure!(state != MirrorState::Live, "it is live, and has nothing of what the other host writes");
+            Ok(state.reason().is_some_and(|reason| reason.contains("to another store than this host's")))
+        };
+        eventually("the second says what is wrong", told).await?;
+        second.stop().await?;
+        // The next round finds no trace of this one's.
+        server.command::<u64>("DEL own:memcell:checkpoint")?;
+    }
+    first.stop().await?;
+    Ok(())
+}
+
 /// A write of a holder that arrives after another host has taken over, as late as that may be, changes nothing: it bears the same
 /// revision as what is there, and only the token of its lease tells that it is late.
 #[tokio::test(flavor = "multi_thread")]
