@@ -156,12 +156,16 @@ async fn obstacles(config: &Config) -> Vec<Problem> {
         match place(backend) {
             Place::NoFile if plugin.to_string().is_empty() => {}
             Place::NoFile => obstacles.push(problem(format!("backends.{name}.plugin"), format!("{plugin}: {ABSENT}"))),
-            Place::Here => obstacles.extend(unloadable(backend).await.map(|(key, error)| {
-                problem(format!("backends.{name}.{key}"), error.to_string())
-            })),
+            Place::Here => obstacles.extend(
+                unloadable(backend)
+                    .await
+                    .map(|(key, error)| problem(format!("backends.{name}.{key}"), error.to_string())),
+            ),
             Place::InRegistry => {}
         }
-        if let Some(directory) = grants.directory.as_deref().filter(|directory| directory.exists() && !directory.is_dir()) {
+        if let Some(directory) =
+            grants.directory.as_deref().filter(|directory| directory.exists() && !directory.is_dir())
+        {
             let message = format!("{} is no directory, and the backend is required", directory.display());
             obstacles.push(problem(format!("backends.{name}.grants.directory"), message));
         }

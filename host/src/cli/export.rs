@@ -134,8 +134,9 @@ async fn write_all(
         ..Filter::default()
     };
     let page = Page { order: Order::OldestFirst, ..Page::default() };
-    let mut cells = store.find(&filter, &page).await?;
+    // Finding the first one is the better part of it, where the server has to sort.
     let mut progress = Progress::start("exported", None, silent);
+    let mut cells = store.find(&filter, &page).await?;
     let (mut documents, mut ambiguous) = (0, 0_u64);
     let mut line = Vec::new();
     loop {

@@ -91,7 +91,9 @@ impl Failure {
 fn hint(error: &Error) -> &'static str {
     match error.kind() {
         // One of MongoDB has a cause. What else may be away says so itself.
-        ErrorKind::Unavailable if error.source().is_some() => "; mongodb.uri says where it is looked for, and under which replicaSet",
+        ErrorKind::Unavailable if error.source().is_some() => {
+            "; mongodb.uri says where it is looked for, and under which replicaSet"
+        }
         _ => "",
     }
 }

@@ -402,6 +402,9 @@ struct FindingSchema {
     kind: String,
     /// Where it differs; never what is there.
     paths: Vec<String>,
+    /// Of a copy that can't be read: why.
+    #[schema(nullable = false)]
+    reason: Option<String>,
     /// Whether it was mended.
     repaired: bool,
 }

@@ -103,7 +103,7 @@ async fn restore(task: &mut Task<'_>, keys: &[DocumentKey]) -> Result<Tally, Tas
             Err(reason) => {
                 tracing::warn!(job = %task.job.id, event_id = %key, reason, "a copy can't be restored");
                 tally.corrupt += 1;
-                task.remember(finding(key, "corrupt"));
+                task.remember(finding(key, "corrupt", Some(reason)));
             }
         }
     }
@@ -115,7 +115,7 @@ async fn restore(task: &mut Task<'_>, keys: &[DocumentKey]) -> Result<Tally, Tas
             Returned::Refused => {
                 tracing::warn!(job = %task.job.id, event_id = %key, "mongodb does not take this document back");
                 tally.rejected += 1;
-                task.remember(finding(key, "rejected"));
+                task.remember(finding(key, "rejected", None));
             }
         }
     }
@@ -132,6 +132,6 @@ fn decode(codec: &Codec, key: &DocumentKey, copy: &Entry) -> Result<MemCell, Str
     }
 }
 
-fn finding(key: &DocumentKey, kind: &str) -> Finding {
-    Finding { event_id: key.to_string(), kind: kind.to_owned(), paths: Vec::new(), repaired: false }
+fn finding(key: &DocumentKey, kind: &str, reason: Option<String>) -> Finding {
+    Finding { event_id: key.to_string(), kind: kind.to_owned(), paths: Vec::new(), reason, repaired: false }
 }

@@ -65,6 +65,8 @@ pub(super) struct Suspect {
     /// Hashes of what both sides had.
     evidence: (Option<u64>, Option<u64>),
     paths: Vec<String>,
+    /// Why the copy can't be read.
+    reason: Option<String>,
 }
 
 /// What a part is about: each difference is found by one part, although documents and entries are both looked at.
@@ -107,6 +109,7 @@ pub(super) fn judge(
     copy: Option<&Entry>,
     scratch: &mut Vec<u8>,
 ) -> Option<Suspect> {
+    let mut reason = None;
     let (kind, paths) = match (document, copy) {
         (None, None) => return None,
         (None, Some(_)) => (Kind::Extra, Vec::new()),
@@ -117,7 +120,10 @@ pub(super) fn judge(
         (Some(document), Some(_)) if document.is_deleted() => (Kind::Resurrected, Vec::new()),
         (Some(document), Some(copy)) => match task.comparer.compare(document, stored(task, key, copy), scratch) {
             Comparison::Equal => return None,
-            Comparison::Corrupt(_) => (Kind::Corrupt, Vec::new()),
+            Comparison::Corrupt(why) => {
+                reason = Some(why);
+                (Kind::Corrupt, Vec::new())
+            }
             Comparison::Different { revisions, differences, .. } => {
                 let kind = if revisions.stored < revisions.authority { Kind::Stale } else { Kind::Different };
                 (kind, differences.into_iter().map(|difference| difference.path).collect())
@@ -126,7 +132,7 @@ pub(super) fn judge(
     };
     let evidence =
         (document.map(|document| xxh3_64(document.as_raw().as_bytes())), copy.map(|copy| xxh3_64(&copy.value)));
-    Some(Suspect { key: key.clone(), kind, evidence, paths })
+    Some(Suspect { key: key.clone(), kind, evidence, paths, reason })
 }
 
 fn stored<'a>(task: &'a Task<'_>, key: &'a DocumentKey, copy: &'a Entry) -> Stored<'a> {
@@ -186,12 +192,13 @@ async fn confirm(task: &mut Task<'_>, confirmed: Vec<Suspect>, tally: &mut Tally
             task.mirror.metrics().job_difference(kind);
             tracing::warn!(
                 job = %task.job.id, backend = %task.job.backend, event_id = %key, kind,
-                paths = suspect.paths.join(", "), repaired, "the copy differs from mongodb"
+                paths = suspect.paths.join(", "), reason = suspect.reason, repaired, "the copy differs from mongodb"
             );
             task.remember(Finding {
                 event_id: key.to_string(),
                 kind: kind.to_owned(),
                 paths: suspect.paths.clone(),
+                reason: suspect.reason.clone(),
                 repaired,
             });
         }

@@ -302,6 +302,9 @@ pub struct Finding {
     pub kind: String,
     /// What differs: dotted paths, never contents.
     pub paths: Vec<String>,
+    /// Of a copy that can't be read: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Whether it was mended.
     pub repaired: bool,
 }

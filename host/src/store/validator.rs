@@ -386,8 +386,11 @@ impl Validator {
         if is_new {
             self.0.mirror.metrics().confirmed(kind);
             let (mongo, kv) = judgement.revisions;
+            // Of a copy that can't be read, what the other side has is why.
+            let is_unreadable = judgement.outcome == Outcome::Corrupt;
+            let reason = judgement.differences.first().and_then(|difference| difference.kv.as_deref());
             tracing::error!(
-                event_id = %key, backend = %self.0.backend, kind, paths,
+                event_id = %key, backend = %self.0.backend, kind, paths, reason = reason.filter(|_| is_unreadable),
                 mongo_revision = mongo, kv_revision = kv, "confirmed mismatch between mongodb and its mirror"
             );
         }

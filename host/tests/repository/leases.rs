@@ -139,8 +139,13 @@ async fn parts_are_taken_by_one_and_noted_by_him_alone() {
     assert_eq!((first.record.scope.clone(), first.record.token), (bounds, 1));
     first.record.place = Some(Place::Id(Bson::String("$k".into())));
     first.record.tally = Tally { examined: 5, missing: 1, ..Tally::default() };
-    let finding =
-        Finding { event_id: "$x".into(), kind: "missing".into(), paths: vec!["a.$b".into()], repaired: false };
+    let finding = Finding {
+        event_id: "$x".into(),
+        kind: "missing".into(),
+        paths: vec!["a.$b".into()],
+        reason: None,
+        repaired: false,
+    };
     first.record.findings.push(finding.clone());
     assert!(repository.advance_part(&first).await.unwrap());
 

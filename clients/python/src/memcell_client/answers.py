@@ -238,6 +238,8 @@ class Finding:
     kind: str
     paths: tuple[str, ...]
     repaired: bool
+    reason: str | None = None
+    """Of a copy that can't be read: why."""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

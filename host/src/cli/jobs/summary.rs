@@ -47,6 +47,8 @@ struct FindingView {
     event_id: String,
     kind: String,
     paths: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     repaired: bool,
 }
 
@@ -99,12 +101,13 @@ fn text(job: &JobView) -> String {
     if !job.report.examples.is_empty() {
         lines.push("examples:".to_owned());
     }
-    for FindingView { event_id, kind, paths, repaired } in &job.report.examples {
+    for FindingView { event_id, kind, paths, reason, repaired } in &job.report.examples {
         let shown = paths.iter().take(PATHS).map(String::as_str).collect::<Vec<_>>().join(", ");
         let more = if paths.len() > PATHS { ", …" } else { "" };
         let where_to = if paths.is_empty() { String::new() } else { format!(" in {shown}{more}") };
+        let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
         let mended = if *repaired { ", repaired" } else { "" };
-        lines.push(format!("  {event_id} {kind}{where_to}{mended}"));
+        lines.push(format!("  {event_id} {kind}{where_to}{reason}{mended}"));
     }
     lines.push(String::new());
     lines.join("\n")
@@ -192,10 +195,18 @@ mod tests {
 
     #[test]
     fn people_read_what_differs() {
-        let examples = json!([{ "event_id": "e", "kind": "stale", "paths": ["a", "b[0]"], "repaired": true }]);
+        let examples = json!([
+            { "event_id": "e", "kind": "stale", "paths": ["a", "b[0]"], "repaired": true },
+            { "event_id": "f", "kind": "corrupt", "paths": [], "reason": "it is torn", "repaired": false },
+        ]);
         let job = job("done", json!({ "differences": 1, "stale": 1, "repaired": 1, "examples": examples }));
         let text = text(&job);
-        for line in ["verify of local: done", "1 copies of an older revision", "e stale in a, b[0], repaired"] {
+        for line in [
+            "verify of local: done",
+            "1 copies of an older revision",
+            "e stale in a, b[0], repaired",
+            "f corrupt: it is torn",
+        ] {
             assert!(text.contains(line), "{text}");
         }
         let json = serde_json::to_value(&job).unwrap();

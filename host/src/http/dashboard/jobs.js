@@ -180,8 +180,8 @@ export function start(content, tell, refresh) {
     text(known.result, came(job));
     const findings = job.report.examples;
     known.examples.hidden = findings.length === 0;
-    const said = ({ event_id: id, kind, paths, repaired }) =>
-      `${id}: ${kind}${paths.length === 0 ? "" : ` at ${paths.join(", ")}`}${repaired ? ", mended" : ""}`;
+    const said = ({ event_id: id, kind, paths, reason, repaired }) =>
+      `${id}: ${kind}${paths.length === 0 ? "" : ` at ${paths.join(", ")}`}${reason ? ` (${reason})` : ""}${repaired ? ", mended" : ""}`;
     keyed(known.examples.querySelector("ul"), findings, said, (one) => el("li", {}, said(one)), () => {});
     text(known.begun, when(job.created_at));
     known.button.hidden = !running;
