@@ -117,6 +117,8 @@ struct Inner {
     /// Whether MongoDB isn't the one that the backend was mirrored from, or an older state of it: what only the backend has may be
     /// all that is left.
     gone_back: AtomicBool,
+    /// Whether it goes on only once somebody has said, or done, what is to become of copies that may be all that is left.
+    undecided: AtomicBool,
     /// Whether somebody has said that it may remove most of what the backend holds.
     may_remove_most: AtomicBool,
     /// Whether copies that look as if they were current may not be: nobody has told what changed since they were written.
@@ -188,6 +190,7 @@ impl Mirror {
             sweep_due: AtomicBool::new(false),
             loss_unexplained: AtomicBool::new(false),
             gone_back: AtomicBool::new(false),
+            undecided: AtomicBool::new(false),
             may_remove_most: AtomicBool::new(false),
             compare_due: AtomicBool::new(false),
             instances_lost: AtomicBool::new(false),
@@ -364,6 +367,11 @@ impl Mirror {
         refill::copy(&self.inner, self.backend()?, documents, reading).await
     }
 
+    /// Whether it is degraded since somebody has to decide what is to become of copies that may be all that is left.
+    pub fn is_undecided(&self) -> bool {
+        self.inner.undecided.load(Ordering::Acquire)
+    }
+
     /// Says that it is right if a sweep removes most of what the backend holds, since most documents were deleted.
     pub fn allow_removals(&self) {
         self.inner.may_remove_most.store(true, Ordering::Release);
@@ -518,6 +526,9 @@ impl Mirror {
 
 impl Inner {
     fn set_state(&self, state: MirrorState) {
+        if !matches!(state, MirrorState::Degraded { .. }) {
+            self.undecided.store(false, Ordering::Release);
+        }
         let changed = self.state.send_if_modified(|current| {
             let changed = current.name() != state.name();
             if *current == MirrorState::Closed {
