@@ -44,8 +44,10 @@ const PLAIN: &[&str] = &[
     "instances_see_each_other",
     "judging_is_atomic_between_instances",
     "a_smaller_token_keeps_out",
+    "nobody_is_kept_out_of_a_private_store",
     "digests_are_of_what_is_stored",
     "what_is_no_entry_has_no_digest",
+    "intents_are_supported_or_not_at_all",
     "what_is_prepared_is_out_of_sight",
     "aborting_leaves_nothing",
     "preparing_again_replaces",
@@ -79,6 +81,8 @@ const DURABLE: &[&str] = &[
 const SHARED: &[&str] = &[
     "every_instance_starts_empty",
     "shards_are_kept_apart",
+    "nobody_is_kept_out_of_a_private_store",
+    "intents_are_supported_or_not_at_all",
     "what_is_prepared_is_out_of_sight",
     "aborting_leaves_nothing",
     "preparing_again_replaces",
@@ -198,8 +202,10 @@ macro_rules! each_case {
             instances_see_each_other
             judging_is_atomic_between_instances
             a_smaller_token_keeps_out
+            nobody_is_kept_out_of_a_private_store
             digests_are_of_what_is_stored
             what_is_no_entry_has_no_digest
+            intents_are_supported_or_not_at_all
             what_is_prepared_is_out_of_sight
             aborting_leaves_nothing
             preparing_again_replaces

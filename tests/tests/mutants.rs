@@ -114,6 +114,8 @@ mutants! {
     hashes_whole_values = "hashes-whole-values":
         digests_are_of_what_is_stored
         what_is_no_entry_has_no_digest;
+    holds_for_nobody = "holds-for-nobody":
+        nobody_is_kept_out_of_a_private_store;
     ignores_malformed_settings = "ignores-malformed-settings":
         malformed_settings_are_refused;
     ignores_stamps = "ignores-stamps":
@@ -173,6 +175,8 @@ mutants! {
         random_operations_agree_with_a_model;
     names_no_setting = "names-no-setting":
         unknown_settings_are_refused;
+    prepares_nothing = "prepares-nothing":
+        intents_are_supported_or_not_at_all;
     refuses_equal = "refuses-equal":
         repeating_a_write_does_no_harm
         not_older_takes_equal_stamps_too

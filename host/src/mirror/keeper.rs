@@ -202,7 +202,8 @@ async fn look_after(mirror: &Inner, backend: &Backend, place: &mut Place) {
                     place.generations.clear();
                 }
                 tracing::warn!(backend = %mirror.config.name, %error, "the mirror could not go on, it will try again");
-                let asks = matches!(error, TailError::Refill(RefillError::Suspicious { .. } | RefillError::GoneBack { .. }));
+                let asks =
+                    matches!(error, TailError::Refill(RefillError::Suspicious { .. } | RefillError::GoneBack { .. }));
                 mirror.undecided.store(asks, Ordering::Release);
                 mirror.set_state(MirrorState::Degraded { reason: error.to_string() });
                 if mirror.progress.newest_applied() > come_to {

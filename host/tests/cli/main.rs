@@ -99,7 +99,8 @@ fn a_required_plugin_has_to_be_there() {
     let ended = bench.run(&["config", "check"]).with(64);
     assert!(ended.stdout.is_empty() && ended.stderr.contains("backends.a.plugin: x.wasm: there is no"), "{ended:#?}");
     fs::write(bench.path("x.wasm"), "").unwrap();
-    bench.run(&["config", "check"]).with(0);
+    let ended = bench.run(&["config", "check"]).with(64);
+    assert!(ended.stderr.contains("backends.a.plugin: x.wasm is not a WebAssembly file"), "{ended:#?}");
 }
 
 /// Documents of every type in canonical Extended JSON, as `export` writes them: the host's own fields last.

@@ -182,3 +182,40 @@ fn what_can_not_be_prepared_is_refused_before_it_gets_here() {
     assert!(matches!(session.abort("t"), Err(Error::Unsupported(_))));
     assert!(matches!(session.in_doubt(), Err(Error::Unsupported(_))));
 }
+
+/// Its scan comes by the same places again and again.
+struct Circle;
+
+impl Backend for Circle {
+    fn open(_shard: u32, _settings: &mut Settings) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn read(&mut self, _key: &str) -> Result<Option<Record>> {
+        Ok(None)
+    }
+
+    fn write(&mut self, _key: String, _record: Record) -> Result<()> {
+        Ok(())
+    }
+
+    fn forget(&mut self, _key: &str, _seen: &Header) -> Result<()> {
+        Ok(())
+    }
+
+    fn scan(&mut self, cursor: Option<&str>, _limit: usize) -> Result<Step> {
+        let next = match cursor.map(key_of_cursor).transpose()? {
+            Some("b") => "c",
+            Some("c") => "d",
+            _ => "b",
+        };
+        Ok(Step { found: Vec::new(), next: Some(after_cursor(next)) })
+    }
+}
+
+#[test]
+fn statistics_do_not_go_round_in_circles_with_a_scan() {
+    let mut session = Session::<Circle>::new(testing::clock);
+    session.open(0, []).unwrap();
+    assert!(matches!(session.stats(), Err(Error::Other(text)) if text.contains("doesn't end")));
+}

@@ -272,12 +272,15 @@ impl Digests for Mutant {
 
 impl Fencing for Mutant {
     fn hold(_token: u64) -> Result<(), Error> {
-        Err(Error::Unsupported("it is not shared".to_owned()))
+        if is(Mode::HoldsForNobody) { Ok(()) } else { Err(Error::Unsupported("it is not shared".to_owned())) }
     }
 }
 
 impl TwoPhase for Mutant {
     fn prepare(transaction: String, puts: Vec<Entry>, deletes: Vec<Mark>) -> Result<(), Error> {
+        if is(Mode::PreparesNothing) {
+            return Err(Error::Unsupported("there is no place for intents".to_owned()));
+        }
         check_batch(puts.len() + deletes.len())?;
         puts.iter()
             .map(|entry| &entry.key)
