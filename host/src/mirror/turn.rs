@@ -251,7 +251,17 @@ fn note(mirror: &Inner) -> LeaseNote {
 /// If MongoDB or the backend is away; [`TailError::Contested`] if somebody who has no lease of ours does the same.
 pub(super) async fn outbid(mirror: &Inner, backend: &Backend) -> Result<bool, TailError> {
     let Some(lease) = mirror.turn.held().clone() else { return Ok(false) };
-    check_uncontested(mirror, backend).await?;
+    let is_written_over = is_written_over(mirror, backend).await?;
+    let renewed = mirror.repository.renew_lease(&lease, LENGTH, note(mirror)).await.map_err(RefillError::from)?;
+    let Some(lease) = renewed else {
+        *mirror.turn.held() = None;
+        return Ok(false);
+    };
+    // Not by another host under the same lease: nobody has had it meanwhile.
+    let contests = mirror.turn.contests.fetch_add(u32::from(is_written_over), Ordering::Relaxed);
+    if contests + u32::from(is_written_over) >= MOST_CONTESTS {
+        return Err(TailError::Contested);
+    }
     if lease.token() > MOST_TOKEN {
         return Err(KvError::Down(format!(
             "the turns of this backend can't be counted any further: stop all hosts, empty its store, and delete the lease tail:{} from mongodb",
@@ -275,17 +285,11 @@ pub(super) async fn outbid(mirror: &Inner, backend: &Backend) -> Result<bool, Ta
     Ok(true)
 }
 
-/// That nobody has written over what was written in this turn. Two who outbid each other, each with a lease of his own, would go on
-/// as long as there are larger tokens.
-async fn check_uncontested(mirror: &Inner, backend: &Backend) -> Result<(), TailError> {
+/// Whether somebody has written over what was written in this turn. Two who outbid each other, each with a lease of his own, would go
+/// on as long as there are larger tokens.
+async fn is_written_over(mirror: &Inner, backend: &Backend) -> Result<bool, KvError> {
     let wrote = *mirror.turn.last_wrote();
-    if wrote.is_some() && Checkpoint::stamp(backend).await? != wrote {
-        mirror.turn.contests.fetch_add(1, Ordering::Relaxed);
-    }
-    match mirror.turn.contests.load(Ordering::Relaxed) < MOST_CONTESTS {
-        true => Ok(()),
-        false => Err(TailError::Contested),
-    }
+    Ok(wrote.is_some() && Checkpoint::stamp(backend).await? != wrote)
 }
 
 /// Whether a pause is too long for the lease to be kept over it.
