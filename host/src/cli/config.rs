@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::running::{HostArgs, RunningHost};
 use super::{Exit, Failure, output, session};
 use crate::config::{BackendConfig, Config, ConfigError, EXAMPLE, MongoServer, PluginSource, Problem, Role};
-use crate::kv::{Engine, LoadError, Plugin};
+use crate::kv::LoadError;
 use crate::mongo::check_uri;
 use crate::oci::Components;
 use crate::security::Security;
@@ -175,11 +175,7 @@ async fn obstacles(config: &Config) -> Vec<Problem> {
 
 /// Why the plugin of a backend can't be loaded, with the key to mend.
 async fn unloadable(backend: &BackendConfig) -> Option<(&'static str, LoadError)> {
-    let loaded = match Engine::new(Engine::default_cache_directory()) {
-        Ok(engine) => Box::pin(Plugin::obtain(&engine, backend)).await,
-        Err(error) => Err(error),
-    };
-    match loaded.err()? {
+    match session::plugin(backend).await.err()? {
         error @ LoadError::Digest { .. } => Some(("sha256", error)),
         error => Some(("plugin", error)),
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 use super::{Exit, Failure};
-use crate::config::Config;
+use crate::config::{BackendConfig, Config};
+use crate::kv::{Engine, LoadError, Plugin};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::store::MemCellStore;
@@ -17,6 +18,15 @@ use crate::store::MemCellStore;
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     built.map_err(|error| Failure::io("the runtime", &error))
+}
+
+/// The plugin of a backend, compiled as a host would have it, with the same cache.
+///
+/// # Errors
+/// What is wrong with its file, or with the system.
+pub(super) async fn plugin(backend: &BackendConfig) -> Result<Plugin, LoadError> {
+    let engine = Engine::new(Engine::default_cache_directory())?;
+    Box::pin(Plugin::obtain(&engine, backend)).await
 }
 
 /// The configuration for a command that works on MongoDB alone: without backends, which belong to the host that serves.

@@ -5,7 +5,6 @@ use std::time::Instant;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, UpdateDeadline};
 
-use super::GuestError;
 use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome, Page, Usage};
 use super::bindings::with_digests::exports::memcell::kv::digests::Digest;
@@ -61,11 +60,7 @@ impl Instance {
         let open = guest.open(store, config, shard);
         let capabilities = match tokio::time::timeout(deadline.saturating_sub(begun.elapsed()), open).await {
             Err(_) => return Err(KvError::Deadline { function: "open", deadline }),
-            Ok(Err(Failure::Call(error))) => {
-                return Err(failure(store, "open", limits, &error));
-            }
-            Ok(Err(Failure::Refused(error))) => return Err(refused(store, error)),
-            Ok(Err(Failure::Contract(reason))) => return Err(contract("open", reason)),
+            Ok(Err(error)) => return Err(told(store, "open", limits, error)),
             Ok(Ok(capabilities)) => capabilities,
         };
         check_capabilities(&capabilities)?;
@@ -262,16 +257,20 @@ impl Instance {
         self.store.data_mut().cpu.refill();
         match answer {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(Failure::Refused(error))) => Err(refused(&self.store, error)),
-            Ok(Err(Failure::Contract(reason))) => Err(contract(function, reason)),
-            Ok(Err(Failure::Call(error))) => Err(failure(&mut self.store, function, &self.limits, &error)),
+            Ok(Err(error)) => Err(told(&mut self.store, function, &self.limits, error)),
             Err(_) => Err(KvError::Deadline { function, deadline: self.limits.call_timeout }),
         }
     }
 }
 
-fn refused(store: &Store<Sandbox>, error: GuestError) -> KvError {
-    KvError::Refused(store.data().secrets().hide_in(error))
+/// What a call came to that gave no answer, or none to the question.
+fn told(store: &mut Store<Sandbox>, function: &'static str, limits: &LimitsConfig, error: Failure) -> KvError {
+    match error {
+        Failure::Call(error) => failure(store, function, limits, &error),
+        Failure::Refused(error) => KvError::Refused(store.data().secrets().hide_in(error)),
+        Failure::Answers { due, given } => KvError::Answers { function, due, given },
+        Failure::Contract(reason) => contract(function, reason),
+    }
 }
 
 /// Tells apart why a call ended without an answer.

@@ -32,9 +32,6 @@ const MARGIN: Duration = Duration::from_secs(2);
 /// How often another one who writes to the same store is outbid, before it is left to him.
 const MOST_CONTESTS: u32 = 3;
 
-/// The largest token that can be doubled.
-const MOST_TOKEN: u64 = i64::MAX as u64 / 2;
-
 /// Whose turn it is, as far as this host knows.
 #[derive(Default)]
 pub(super) struct Turn {
@@ -262,14 +259,14 @@ pub(super) async fn outbid(mirror: &Inner, backend: &Backend) -> Result<bool, Ta
     if contests + u32::from(is_written_over) >= MOST_CONTESTS {
         return Err(TailError::Contested);
     }
-    if lease.token() > MOST_TOKEN {
+    let Some(token) = lease.doubled_token() else {
         return Err(KvError::Down(format!(
             "the turns of this backend can't be counted any further: stop all hosts, empty its store, and delete the lease tail:{} from mongodb",
             mirror.config.name
         ))
         .into());
-    }
-    let raised = mirror.repository.raise_lease(&lease, LENGTH).await.map_err(RefillError::from)?;
+    };
+    let raised = mirror.repository.raise_lease(&lease, token, LENGTH).await.map_err(RefillError::from)?;
     let Some(raised) = raised else {
         *mirror.turn.held() = None;
         return Ok(false);
@@ -278,7 +275,7 @@ pub(super) async fn outbid(mirror: &Inner, backend: &Backend) -> Result<bool, Ta
     hold(mirror, backend, &raised).await?;
     tracing::warn!(
         backend = %mirror.config.name,
-        token = raised.token(),
+        token,
         "the shared backend has entries of later turns than mongodb knows of, of a mongodb that has gone back to an older state, or of somebody \
          else who mirrors to the same store: this turn counts as a later one now"
     );

@@ -32,6 +32,11 @@ impl Lease {
         self.token
     }
 
+    /// A token twice as large; `None`: there is none.
+    pub fn doubled_token(&self) -> Option<u64> {
+        self.token.checked_mul(2).filter(|token| i64::try_from(*token).is_ok())
+    }
+
     /// Whether somebody has noted that what the lease is for has lost data, as far as is known. See [`Repository::note_loss`].
     pub fn loss_noted(&self) -> bool {
         self.loss_noted
@@ -161,18 +166,17 @@ impl Repository {
         Ok(now.map(|now| Lease { valid_until: asked + length, loss_noted: has_lost(&now), ..lease.clone() }))
     }
 
-    /// Makes the token twice as large: the store knows of larger ones, though nobody else has the lease. `None`: somebody has, or had it
-    /// meanwhile.
+    /// Gives the lease a larger token: the store knows of larger ones than its own, though nobody else has the lease. `None`: somebody
+    /// has, or had it meanwhile.
     ///
     /// # Errors
-    /// Those of MongoDB being away, and that the token can't become larger.
-    pub async fn raise_lease(&self, lease: &Lease, length: Duration) -> Result<Option<Lease>> {
+    /// Those of MongoDB being away.
+    pub async fn raise_lease(&self, lease: &Lease, token: u64, length: Duration) -> Result<Option<Lease>> {
         let asked = Instant::now();
-        let token = i64::try_from(lease.token).ok().and_then(|token| token.checked_mul(2));
-        let token = token.ok_or_else(|| Error::new(ErrorKind::Internal, "the token of a lease can't become larger"))?;
-        let raised = doc! { "$set": { "token": token }, "$inc": { "beat": 1_i64 } };
+        let number = i64::try_from(token).map_err(|_| malformed())?;
+        let raised = doc! { "$set": { "token": number }, "$inc": { "beat": 1_i64 } };
         let updated = bounded(self.timeout, self.leases().update_one(owned(lease)?, raised)).await?;
-        let raised = Lease { token: lease.token * 2, valid_until: asked + length, ..lease.clone() };
+        let raised = Lease { token, valid_until: asked + length, ..lease.clone() };
         Ok((updated.matched_count > 0).then_some(raised))
     }
 

@@ -44,10 +44,14 @@ async fn one_holder_at_a_time_under_growing_tokens() {
         7,
         "what was known stays known"
     );
-    let higher = repository.raise_lease(&second, LONG).await.unwrap().expect("it is still ours");
+    let higher = repository.raise_lease(&second, second.token() * 2, LONG).await.unwrap().expect("it is still ours");
     assert_eq!(higher.token(), second.token() * 2);
-    assert_eq!(repository.raise_lease(&second, LONG).await.unwrap(), None, "that isn't its token any more");
-    assert_eq!(repository.raise_lease(&first, LONG).await.unwrap(), None, "nor is it his lease");
+    assert_eq!(
+        repository.raise_lease(&second, second.token() * 2, LONG).await.unwrap(),
+        None,
+        "that isn't its token any more"
+    );
+    assert_eq!(repository.raise_lease(&first, first.token() * 2, LONG).await.unwrap(), None, "nor is it his lease");
     let second = higher;
     // Whoever was the holder is none any more, whatever he does.
     assert_eq!(repository.renew_lease(&first, LONG, note.clone()).await.unwrap(), None);

@@ -52,48 +52,64 @@ async fn asked(host: &TestHost) -> Result<TcpStream> {
     Ok(stream)
 }
 
+/// Who takes an answer in sips.
+#[derive(Debug)]
+struct Drinker {
+    begun: Instant,
+    taken: usize,
+    sip: usize,
+}
+
+impl Drinker {
+    fn new() -> Self {
+        Self { begun: Instant::now(), taken: 0, sip: 0 }
+    }
+
+    /// Pauses when it has been a whole sip.
+    async fn took(&mut self, bytes: usize) {
+        self.taken += bytes;
+        self.sip += bytes;
+        if self.sip >= SIP {
+            self.sip = 0;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// That it got all of it, and took longer than one may be idle.
+    fn check(&self) -> Result<()> {
+        let elapsed = self.begun.elapsed();
+        ensure!(self.taken > DOCUMENTS * DOCUMENT_BYTES, "{} bytes after {elapsed:?}", self.taken);
+        ensure!(elapsed > IDLE * 3, "it was over too soon to mean anything: {elapsed:?}");
+        Ok(())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_may_be_taken_slowly() -> Result<()> {
     let host = host().await?;
     let mut stream = asked(&host).await?;
-    let begun = Instant::now();
-    let (mut taken, mut sip) = (0, 0);
+    let mut drinker = Drinker::new();
+    let mut part = vec![0; SIP];
     loop {
-        let mut part = vec![0; SIP];
-        let read = tokio::time::timeout(PATIENCE, stream.read(&mut part)).await??;
-        taken += read;
-        sip += read;
-        if read == 0 {
-            break;
-        }
-        if sip >= SIP {
-            sip = 0;
-            tokio::time::sleep(PAUSE).await;
+        match tokio::time::timeout(PATIENCE, stream.read(&mut part)).await?? {
+            0 => break,
+            read => drinker.took(read).await,
         }
     }
-    ensure!(taken > DOCUMENTS * DOCUMENT_BYTES, "{taken} bytes after {:?}", begun.elapsed());
-    ensure!(begun.elapsed() > IDLE * 3, "it was over too soon to mean anything: {:?}", begun.elapsed());
+    drinker.check()?;
 
     let mut client = http2::Builder::new(TokioExecutor::new());
     client.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
     let (mut sender, connection) = client.handshake(TokioIo::new(connect(&host).await?)).await?;
     let driven = tokio::spawn(connection);
     let request = hyper::Request::get(format!("http://localhost{LIST}")).body(Empty::<Bytes>::new())?;
-    let begun = Instant::now();
+    let mut drinker = Drinker::new();
     let mut answer = sender.send_request(request).await?.into_body();
-    let (mut taken, mut sip) = (0, 0);
     while let Some(frame) = tokio::time::timeout(PATIENCE, answer.frame()).await? {
-        let frame = frame.with_context(|| format!("after {taken} bytes and {:?}", begun.elapsed()))?;
-        let read = frame.data_ref().map_or(0, Bytes::len);
-        taken += read;
-        sip += read;
-        if sip >= SIP {
-            sip = 0;
-            tokio::time::sleep(PAUSE).await;
-        }
+        let frame = frame.with_context(|| format!("after {drinker:?}"))?;
+        drinker.took(frame.data_ref().map_or(0, Bytes::len)).await;
     }
-    ensure!(taken > DOCUMENTS * DOCUMENT_BYTES, "{taken} bytes after {:?}", begun.elapsed());
-    ensure!(begun.elapsed() > IDLE * 3, "it was over too soon to mean anything: {:?}", begun.elapsed());
+    drinker.check()?;
     drop(sender);
     // It may have been told to be the last one.
     tokio::time::timeout(PATIENCE, driven).await??.ok();

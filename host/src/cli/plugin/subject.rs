@@ -8,7 +8,7 @@ use clap::Args;
 use super::Failure;
 use crate::cli::session;
 use crate::config::{BackendConfig, Config, Destination, OciName, OciPlugin, PluginSource, RegistryConfig};
-use crate::kv::{Engine, Plugin, Trials};
+use crate::kv::{Plugin, Trials};
 
 /// Arguments of the commands that open a plugin.
 #[derive(Debug, Args)]
@@ -94,9 +94,7 @@ pub(super) fn unconfigured(name: &str, plugin: PluginSource) -> BackendConfig {
 /// # Errors
 /// If it can't be used as one; the text says what is wrong with the file.
 pub(super) fn load(backend: &BackendConfig) -> Result<Plugin, Failure> {
-    let failed = |error: crate::kv::LoadError| Failure::Work(error.to_string());
-    let engine = Engine::new(Engine::default_cache_directory()).map_err(failed)?;
-    session::runtime()?.block_on(Plugin::obtain(&engine, backend)).map_err(failed)
+    session::runtime()?.block_on(session::plugin(backend)).map_err(|error| Failure::Work(error.to_string()))
 }
 
 /// What is meant by an argument.

@@ -317,7 +317,7 @@ impl Functions {
         };
         let found = answered(call(&batch.get_many, store, (bucket, keys.to_vec())).await?)?;
         if found.len() != keys.len() {
-            return Err(Failure::Contract(format!("{} answers were due, it gave {}", keys.len(), found.len())));
+            return Err(Failure::Answers { due: keys.len(), given: found.len() });
         }
         let mut values = Vec::with_capacity(keys.len());
         for (key, pair) in keys.iter().zip(found) {

@@ -73,7 +73,9 @@ pub(super) enum Failure {
     Call(wasmtime::Error),
     /// It answered with an error.
     Refused(GuestError),
-    /// Its answer is none to the question.
+    /// It gave another number of answers than it was asked for.
+    Answers { due: usize, given: usize },
+    /// Its answer is none to the question otherwise.
     Contract(String),
 }
 
