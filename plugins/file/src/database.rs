@@ -1,6 +1,7 @@
 //! The database of one shard: its tables, and a transaction for each batch.
 //!
-//! - `records`: key → encoded record, entries and tombstones alike
+//! - `records`: key → record, entries and tombstones alike; see `row`
+//! - `packs` and its companions: values that were put together; see `packs`
 //! - `intents`: see `intents`
 //! - `expiries`: (expiry, key) → what the record counts for in the statistics; every record that expires, soonest first
 //! - `meta`: the format, the shard's number, and the totals, which change in the transaction that changes the records
@@ -13,11 +14,13 @@ use memcell_plugin::{
 };
 use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
-use crate::changes::Changes;
+use crate::changes::{Changes, Settled, Totals};
 use crate::disk::{Disk, Length};
 use crate::failure::Failure;
 use crate::intents;
 use crate::options::{Durability, Options};
+use crate::packs::{self, Packs};
+use crate::row::Row;
 
 pub(crate) const RECORDS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("records");
 pub(crate) const EXPIRIES: TableDefinition<'static, (u64, &str), u64> = TableDefinition::new("expiries");
@@ -27,9 +30,13 @@ const FORMAT: &str = "format";
 const SHARD: &str = "shard";
 const ENTRIES: &str = "entries";
 const BYTES: &str = "bytes";
+const WASTED: &str = "wasted";
 
 /// The meaning of the tables. Another number is another layout.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
+
+/// The format of before there were packs. Files of it are used as they are, until there is a pack in them.
+const FORMAT_WITHOUT_PACKS: u64 = 1;
 
 /// How many expired records a batch clears away for each of its writes. More than one, so that they can't pile up.
 const CLEARED_PER_WRITE: usize = 2;
@@ -50,18 +57,23 @@ const OVERHEAD_BYTES: u64 = 64;
 /// Below this, a file isn't worth compacting.
 const MIN_COMPACTED_BYTES: u64 = 8 * 1024 * 1024;
 
-type Reader = ReadOnlyTable<&'static str, &'static [u8]>;
+/// The records as they were after the last write, to be read from until the next one.
+struct Reader {
+    records: ReadOnlyTable<&'static str, &'static [u8]>,
+    packs: Packs,
+}
 
 /// An open database. After a [`Failure::Engine`] it is to be dropped and opened again.
 pub(crate) struct Database {
     engine: redb::Database,
     options: Options,
     length: Length,
-    totals: Stats,
-    /// The records as they were after the last write, to be read from until the next one.
+    totals: Totals,
     reader: Option<Reader>,
     /// Bytes written since the last durable commit.
     unflushed_bytes: u64,
+    /// Whether there is hardly any room on the disk.
+    is_tight: bool,
     /// Whether opening it took reading all of it.
     #[cfg(test)]
     was_verified: bool,
@@ -92,9 +104,15 @@ impl Database {
             totals,
             reader: None,
             unflushed_bytes: 0,
+            is_tight: false,
             #[cfg(test)]
             was_verified: was_verified.load(Ordering::Relaxed),
         })
+    }
+
+    /// Whether there is hardly any room on the disk, so that little may be written that can wait.
+    pub(crate) fn set_tight(&mut self, is_tight: bool) {
+        self.is_tight = is_tight;
     }
 
     /// The record of each key.
@@ -102,18 +120,23 @@ impl Database {
         &mut self,
         keys: impl ExactSizeIterator<Item = &'k str>,
     ) -> Result<Vec<Option<Record>>, Failure> {
-        let reader = self.reader()?;
+        let Reader { records, packs } = self.reader()?;
         let mut answer = AnswerBytes::default();
-        let mut records = Vec::with_capacity(keys.len());
+        let mut found = Vec::with_capacity(keys.len());
         for key in keys {
-            let Some(found) = reader.get(key)? else {
-                records.push(None);
+            let Some(row) = records.get(key)? else {
+                found.push(None);
                 continue;
             };
-            answer.add(found.value().len())?;
-            records.push(Some(Record::decode(found.value())?));
+            let (header, value) = whole(row.value(), packs)?;
+            answer.add(value.len())?;
+            found.push(Some(Record {
+                stamp: header.stamp,
+                expires_at: header.expires_at,
+                value: (!header.is_tombstone()).then(|| value.to_vec()),
+            }));
         }
-        Ok(records)
+        Ok(found)
     }
 
     /// The digest of each key's entry that has not expired at `moment`.
@@ -123,10 +146,10 @@ impl Database {
         head_bytes: usize,
         moment: &Moment,
     ) -> Result<Vec<Option<Digest>>, Failure> {
-        let reader = self.reader()?;
+        let Reader { records, packs } = self.reader()?;
         let digest = |key: &String| -> Result<Option<Digest>, Failure> {
-            let Some(found) = reader.get(key.as_str())? else { return Ok(None) };
-            let (header, value) = Header::split(found.value())?;
+            let Some(row) = records.get(key.as_str())? else { return Ok(None) };
+            let (header, value) = whole(row.value(), packs)?;
             Ok(Digest::of_value(&header, value, head_bytes, moment))
         };
         keys.iter().map(digest).collect()
@@ -134,8 +157,8 @@ impl Database {
 
     /// The header of a key's record.
     pub(crate) fn header(&mut self, key: &str) -> Result<Option<Header>, Failure> {
-        let Some(found) = self.reader()?.get(key)? else { return Ok(None) };
-        Ok(Some(Header::decode(found.value())?))
+        let Some(row) = self.reader()?.records.get(key)? else { return Ok(None) };
+        Ok(Some(Row::decode(row.value())?.parts().0))
     }
 
     /// Carries out a batch in one transaction. Nothing of it is done if it fails.
@@ -198,12 +221,12 @@ impl Database {
     pub(crate) fn scan(&mut self, cursor: Option<&str>, limit: usize) -> Result<Step, Failure> {
         let from = cursor.map(key_of_cursor).transpose()?;
         let start = from.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let records = self.reader()?.range::<&str>((start, std::ops::Bound::Unbounded))?;
+        let records = self.reader()?.records.range::<&str>((start, std::ops::Bound::Unbounded))?;
         let most = limit.saturating_mul(PASSED_PER_WANTED);
         let mut step = Step::default();
         for (passed, record) in records.enumerate() {
-            let (key, value) = record?;
-            let header = Header::decode(value.value())?;
+            let (key, row) = record?;
+            let (header, _) = Row::decode(row.value())?.parts();
             if !header.is_tombstone() {
                 step.found.push(Found { key: key.value().to_owned(), header });
             }
@@ -224,7 +247,7 @@ impl Database {
     pub(crate) fn stats(&mut self, moment: &Moment) -> Result<Stats, Failure> {
         let transaction = self.engine.begin_read()?;
         let expiries = transaction.open_table(EXPIRIES)?;
-        let mut live = self.totals;
+        let mut live = self.totals.entries;
         for expiry in expiries.iter()? {
             let (place, bytes) = expiry?;
             if !moment.has_passed(Some(place.value().0)) {
@@ -238,9 +261,10 @@ impl Database {
         Ok(live)
     }
 
-    /// Bytes of the keys and values of all entries, expired ones that are not cleared away included.
-    pub(crate) fn entries_bytes(&self) -> u64 {
-        self.totals.bytes
+    /// Bytes of the keys and values of all entries, and of what is kept beside them: expired ones that are not cleared away, and what
+    /// is wasted in packs.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.totals.entries.bytes.saturating_add(self.totals.wasted_bytes)
     }
 
     /// Whether something was answered that a crash would take back.
@@ -297,7 +321,7 @@ impl Database {
         }
         let transaction = self.engine.begin_write()?;
         let records = transaction.open_table(RECORDS)?.len()?;
-        let held = self.totals.bytes.saturating_add(records.saturating_mul(OVERHEAD_BYTES));
+        let held = self.held_bytes().saturating_add(records.saturating_mul(OVERHEAD_BYTES));
         let is_little = held <= self.options.compact_limit;
         // Only now: this looks at every page.
         let is_worth_it = is_little && {
@@ -308,11 +332,13 @@ impl Database {
         Ok(is_worth_it)
     }
 
-    fn reader(&mut self) -> Result<&Reader, Failure> {
+    fn reader(&mut self) -> Result<&mut Reader, Failure> {
         if self.reader.is_none() {
-            self.reader = Some(self.engine.begin_read()?.open_table(RECORDS)?);
+            let transaction = self.engine.begin_read()?;
+            let (records, packs) = (transaction.open_table(RECORDS)?, Packs::new(&transaction)?);
+            self.reader = Some(Reader { records, packs });
         }
-        self.reader.as_ref().ok_or_else(|| memcell_plugin::Error::other("there is no view of the records").into())
+        self.reader.as_mut().ok_or_else(|| memcell_plugin::Error::other("there is no view of the records").into())
     }
 
     /// Runs `work`, which says how many bytes it wrote, in a transaction, and commits it if anything has changed.
@@ -335,12 +361,12 @@ impl Database {
         let mut transaction = self.engine.begin_write()?;
         let mut changes = Changes::new(&transaction, self.totals)?;
         let written_bytes = work(&mut changes)?;
-        let (has_changed, totals) = changes.finish();
+        let Settled { has_changed, totals, moved_bytes } = changes.finish(self.is_tight)?;
         if !has_changed {
             return Ok(transaction.abort()?);
         }
         write_totals(&transaction, totals)?;
-        let unflushed_bytes = self.unflushed_bytes.saturating_add(written_bytes).max(1);
+        let unflushed_bytes = self.unflushed_bytes.saturating_add(written_bytes).saturating_add(moved_bytes).max(1);
         let is_durable = at_once || unflushed_bytes >= MAX_UNFLUSHED_BYTES;
         if is_durable {
             transaction.set_quick_repair(self.wants_quick_recovery());
@@ -366,6 +392,9 @@ fn apply_to(
     outcomes: &mut Vec<Outcome>,
 ) -> Result<u64, Failure> {
     let mut written_bytes = 0;
+    if packs::are_worth_packing(writes.iter().map(|write| &write.record)) {
+        changes.pack();
+    }
     changes.clear_expired(rule.moment(), writes.len().saturating_mul(CLEARED_PER_WRITE))?;
     for write in writes {
         let Write { key, record } = write;
@@ -379,8 +408,16 @@ fn apply_to(
     Ok(written_bytes)
 }
 
+/// A row's header and value, which may be in a pack; that of a tombstone is empty.
+fn whole<'v>(row: &'v [u8], packs: &'v mut Packs) -> Result<(Header, &'v [u8]), Failure> {
+    Ok(match Row::decode(row)? {
+        Row::Whole(header, value) => (header, value),
+        Row::Packed(header, place) => (header, packs.value(place)?),
+    })
+}
+
 /// The totals of a database of ours; `None` if it is new.
-fn read_meta(engine: &redb::Database, shard: u32) -> Result<Option<Stats>, Failure> {
+fn read_meta(engine: &redb::Database, shard: u32) -> Result<Option<Totals>, Failure> {
     let transaction = engine.begin_read()?;
     let meta = match transaction.open_table(META) {
         Ok(meta) => meta,
@@ -392,7 +429,7 @@ fn read_meta(engine: &redb::Database, shard: u32) -> Result<Option<Stats>, Failu
         found.ok_or_else(|| redb::StorageError::Corrupted(format!("{name:?} is missing in its table \"meta\"")).into())
     };
     let format = number(FORMAT)?;
-    if format != FORMAT_VERSION {
+    if ![FORMAT_WITHOUT_PACKS, FORMAT_VERSION].contains(&format) {
         let text = format!(
             "its format is {format}, but this plugin knows only {FORMAT_VERSION}: another version of it wrote it"
         );
@@ -402,27 +439,35 @@ fn read_meta(engine: &redb::Database, shard: u32) -> Result<Option<Stats>, Failu
     if is_of != u64::from(shard) {
         return Err(redb::StorageError::Corrupted(format!("it is the file of shard {is_of}")).into());
     }
-    Ok(Some(Stats { entries: number(ENTRIES)?, bytes: number(BYTES)? }))
+    let has_packs = format != FORMAT_WITHOUT_PACKS;
+    Ok(Some(Totals {
+        entries: Stats { entries: number(ENTRIES)?, bytes: number(BYTES)? },
+        wasted_bytes: if has_packs { number(WASTED)? } else { 0 },
+        has_packs,
+    }))
 }
 
-fn create(engine: &redb::Database, shard: u32) -> Result<Stats, Failure> {
+fn create(engine: &redb::Database, shard: u32) -> Result<Totals, Failure> {
     let transaction = engine.begin_write()?;
     transaction.open_table(RECORDS)?;
     transaction.open_table(EXPIRIES)?;
-    {
-        let mut meta = transaction.open_table(META)?;
-        meta.insert(FORMAT, FORMAT_VERSION)?;
-        meta.insert(SHARD, u64::from(shard))?;
-    }
-    let totals = Stats::default();
+    transaction.open_table(META)?.insert(SHARD, u64::from(shard))?;
+    let totals = Totals::default();
     write_totals(&transaction, totals)?;
     transaction.commit()?;
     Ok(totals)
 }
 
-fn write_totals(transaction: &WriteTransaction, totals: Stats) -> Result<(), Failure> {
+fn write_totals(transaction: &WriteTransaction, totals: Totals) -> Result<(), Failure> {
+    let Totals { entries: Stats { entries, bytes }, wasted_bytes, has_packs } = totals;
     let mut meta = transaction.open_table(META)?;
-    meta.insert(ENTRIES, totals.entries)?;
-    meta.insert(BYTES, totals.bytes)?;
+    meta.insert(ENTRIES, entries)?;
+    meta.insert(BYTES, bytes)?;
+    if has_packs {
+        meta.insert(FORMAT, FORMAT_VERSION)?;
+        meta.insert(WASTED, wasted_bytes)?;
+    } else {
+        meta.insert(FORMAT, FORMAT_WITHOUT_PACKS)?;
+    }
     Ok(())
 }

@@ -35,8 +35,10 @@ mod failure;
 mod incidents;
 mod intents;
 mod options;
+mod packs;
 mod place;
 mod reserve;
+mod row;
 
 use std::path::Path;
 
@@ -186,8 +188,8 @@ impl FileStore {
         if self.reserve.is_there() {
             return Ok(());
         }
-        let entries_bytes = self.call(|database| Ok(database.entries_bytes()))?;
-        self.reserve.require(&self.place.database_name(), entries_bytes, put_bytes)
+        let held_bytes = self.call(|database| Ok(database.held_bytes()))?;
+        self.reserve.require(&self.place.database_name(), held_bytes, put_bytes)
     }
 
     /// Does something with the database, which is opened again first if the engine has failed or found damage since.
@@ -196,6 +198,7 @@ impl FileStore {
             Some(database) => database,
             None => open_database(&self.place, self.options, &mut self.reserve).map_err(for_now)?,
         };
+        database.set_tight(!self.reserve.is_there());
         let failure = match work(&mut database) {
             Ok(answer) => {
                 self.database = Some(database);
@@ -213,7 +216,7 @@ impl FileStore {
             return Err(error);
         }
         if cause == Cause::Full {
-            self.reserve.found_full(database.entries_bytes());
+            self.reserve.found_full(database.held_bytes());
         }
         if database.has_unflushed() {
             self.lost = Some(error.to_string());

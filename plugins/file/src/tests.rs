@@ -11,6 +11,7 @@ use crate::options::Durability;
 
 mod crashes;
 mod damage;
+mod packs;
 
 fn options(settings: &[(&str, &str)]) -> Options {
     let pairs = settings.iter().map(|(name, value)| (name.to_string(), value.to_string()));

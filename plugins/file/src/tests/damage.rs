@@ -46,11 +46,11 @@ fn the_file_of_another_shard_or_version_is_refused() {
     let path = directory.path().join("shard-1.redb");
     let engine = redb::Database::create(&path).unwrap();
     let transaction = engine.begin_write().unwrap();
-    transaction.open_table(database::META).unwrap().insert("format", 2).unwrap();
+    transaction.open_table(database::META).unwrap().insert("format", 3).unwrap();
     transaction.commit().unwrap();
     drop(engine);
     let text = corrupt(open(directory.path(), 1));
-    assert!(text.contains("its format is 2"), "{text}");
+    assert!(text.contains("its format is 3"), "{text}");
 }
 
 #[test]
