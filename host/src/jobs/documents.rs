@@ -41,12 +41,11 @@ pub(super) async fn walk(task: &mut Task<'_>, range: IdRange) -> Result<(), Task
     }
 }
 
-/// Whether MongoDB's own order, the quickest, will do for a job that is one range, and so not long: nothing must be lost if it is
-/// cut short. A backend that keeps its entries is worked on in the order of ids for another reason as well: where it has them in the
-/// order of their keys, it goes through each of its pages once.
+/// Whether MongoDB's own order, the quickest, will do for a job that is one range, and so not long. If it is cut short, it has to
+/// begin anew, which is no loss where it doesn't take its time on purpose and what it did is still done.
 fn takes_any_order(task: &Task<'_>) -> bool {
     let only_looks_or_copies = matches!(task.job.kind, JobKind::Backfill | JobKind::Verify);
-    only_looks_or_copies && task.job.rate.is_none() && !task.mirror.keeps_data()
+    only_looks_or_copies && task.job.rate.is_none()
 }
 
 /// A batch that the backend works on.

@@ -497,13 +497,17 @@ async fn fill(
         return Ok(());
     }
     let sweep = mirror.sweep_due.load(Ordering::Acquire);
+    // Nobody else writes to a backend of this host's own, and what it writes from here on, the tail removes again where it has to.
+    let was_empty = sweep && !mirror.is_shared() && refill::are_empty(backend, shards).await?;
     // An instance that holds nothing yet refuses nothing but what is newer.
     refill::copy_all(mirror, backend, shards, sweep && mirror.compare_due.load(Ordering::Acquire)).await?;
     if sweep {
         if mirror.loss_unexplained.load(Ordering::Acquire) {
             refill::check_loss(mirror, backend).await?;
         }
-        refill::sweep(mirror, backend, shards, Sweeper::Other).await?;
+        if !was_empty {
+            refill::sweep(mirror, backend, shards, Sweeper::Other).await?;
+        }
         mirror.has_swept();
     }
     for shard in shards {

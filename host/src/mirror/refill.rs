@@ -136,8 +136,8 @@ pub(super) async fn copy_all(
     // Documents without a revision are stamped with a reading from before the first of them was read.
     let reading = mirror.clock.now_before_inserts();
     mirror.set_state(MirrorState::Backfilling { copied: 0 });
-    // One that keeps its entries may have them in the order of their keys.
-    let mut documents = mirror.repository.scan(!mirror.keeps_data()).await?;
+    // Cut short, it begins anew in any case.
+    let mut documents = mirror.repository.scan(true).await?;
     while let Some(document) = documents.next().await {
         let change = writer.found(document?, reading)?;
         if shards.contains(&backend.shard_of(change.key.as_str())) && writer.push(change).await? {
@@ -241,6 +241,17 @@ pub(super) enum Sweeper {
     Tail,
     /// Somebody beside it, who has it done by the tail: the document may be back, with an old revision, before he has written.
     Other,
+}
+
+/// Whether these shards have no entry of any document.
+pub(super) async fn are_empty(backend: &Backend, shards: &[u32]) -> Result<bool, RefillError> {
+    let mut pages = pin!(pages(backend, shards.iter().copied()));
+    while let Some(marks) = pages.next().await {
+        if documents_of(marks?).next().is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Removes what only the backend has: entries of documents that are gone from MongoDB.

@@ -17,9 +17,13 @@ const OPLOG_PERIOD: Duration = Duration::from_secs(60);
 /// The same, where it has no oplog to show or doesn't want to show it: rights may change some day.
 const NO_OPLOG_PERIOD: Duration = Duration::from_secs(600);
 
+/// No more than one part in so many of a server's time is spent on that: there is one that goes through all of its oplog for it.
+const OPLOG_SHARE: u32 = 100;
+
 /// Asks until it is dropped.
 pub(super) async fn keep(repository: Repository, metrics: Arc<Metrics>) {
-    let mut oplog_due = Instant::now();
+    // Not at once: a host that starts has better things to ask for.
+    let mut oplog_due = Instant::now() + PERIOD;
     loop {
         let asked = Instant::now();
         let up = matches!(tokio::time::timeout(PERIOD, repository.ping()).await, Ok(Ok(())));
@@ -34,7 +38,8 @@ pub(super) async fn keep(repository: Repository, metrics: Arc<Metrics>) {
             }
             let oldest = oldest.ok().flatten();
             metrics.oplog_first(oldest.map(f64::from));
-            oplog_due = asked + if oldest.is_some() { OPLOG_PERIOD } else { NO_OPLOG_PERIOD };
+            let period = if oldest.is_some() { OPLOG_PERIOD } else { NO_OPLOG_PERIOD };
+            oplog_due = asked + period.max(asked.elapsed() * OPLOG_SHARE);
         }
         tokio::time::sleep_until(asked + PERIOD).await;
     }

@@ -6,10 +6,11 @@
 //!
 //! # Settings
 //! - `durability`: what an answer means.
-//!   - `immediate` (the default): a batch is on the disk (`fdatasync`) when it is answered. `flush` finds nothing left to do.
-//!   - `flush`: a batch is on the disk when the next `flush` is answered, or before. A crash of the host, of its machine or of
-//!     the plugin takes back what came after the last one, whole batches, the latest first; never part of a batch. At most
-//!     about 32 MiB can be lost that way. If the disk fails or is full, the same is lost: the next `flush` says so, and puts are refused until then.
+//!   - `flush` (the default): a batch is on the disk when the next `flush` is answered, or before. The host asks for that before it
+//!     counts on a batch, so that nothing is lost to it. A crash of the host, of its machine or of the plugin takes back what came
+//!     after the last one, whole batches, the latest first; never part of a batch. At most about 32 MiB can be lost that way. If the
+//!     disk fails or is full, the same is lost: the next `flush` says so, and puts are refused until then.
+//!   - `immediate`: a batch is on the disk (`fdatasync`) when it is answered. `flush` finds nothing left to do.
 //! - `cache_size`: how much of the file is kept in the plugin's memory (default `64MiB`). Leave as much again, and room for the
 //!   largest values, within `limits.memory`.
 //! - `check_on_open`: `true` verifies the checksum of every page at each opening, which reads the whole file (default `false`).

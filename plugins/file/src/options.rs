@@ -21,9 +21,9 @@ pub(crate) struct Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Durability {
     /// When it is answered.
-    #[default]
     Immediate,
     /// When `flush` is, which the host calls before it counts on the batch.
+    #[default]
     Flush,
 }
 

@@ -146,7 +146,7 @@ impl<'t> Packer<'t> {
             let used = used.checked_sub(freed).ok_or_else(|| contradicts(number))?;
             self.wasted += u64::from(freed);
             self.uses.insert(number, (used, bytes))?;
-            let worthwhile = if is_tight { bytes - bytes / 8 } else { bytes / 2 };
+            let worthwhile = if is_tight { bytes - bytes / 10 } else { bytes / 2 };
             if used < worthwhile {
                 self.sparse.insert(number, ())?;
             }

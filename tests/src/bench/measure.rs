@@ -180,6 +180,9 @@ impl<'s> RowBuilder<'s> {
         ensure!(plan.pairs > 0 && plan.iterations > 0 && items > 0, "{name}: there is nothing to measure");
         let block_of_a = async |a: &mut _, count| block(a, count).await.with_context(|| format!("{name}: A"));
         let block_of_b = async |b: &mut _, count| block(b, count).await.with_context(|| format!("{name}: B"));
+        if std::env::var(ROWS_VARIABLE).is_ok_and(|part| !name.contains(&part)) {
+            return Ok(());
+        }
         suite.announce(&name);
         block_of_a(&mut a, plan.warm_up).await?;
         if let Some(b) = &mut b {
@@ -204,6 +207,9 @@ impl<'s> RowBuilder<'s> {
         Ok(())
     }
 }
+
+/// Measures only the rows that have this in their names.
+const ROWS_VARIABLE: &str = "MEMCELL_BENCH_ROWS";
 
 /// The times of all iterations, block by block. Without a B its list is empty.
 #[derive(Debug, Default)]

@@ -79,7 +79,7 @@ fn stamp(database: &mut Database, key: u32) -> Option<u64> {
 #[test]
 fn an_immediate_batch_is_on_the_disk_when_it_is_answered() {
     let platter = Platter::default();
-    let mut database = platter.open(&[]);
+    let mut database = platter.open(&[("durability", "immediate")]);
     for key in 0..50 {
         put(&mut database, key, 1, 3000);
         assert!(!database.has_unflushed());

@@ -38,7 +38,9 @@ pub(crate) fn run() -> Result<Summary> {
     let singles: Vec<&[String]> = keys.chunks(1).collect();
     // Its readings rise from row to row, so that no write is refused as stale.
     let clock = Clock::new();
-    let mut plugin = Direct::open(file(&directory.path().join("plugin"))?)?;
+    let mut config = file(&directory.path().join("plugin"))?;
+    config.settings = immediate();
+    let mut plugin = Direct::open(config)?;
     let native = Native::create(&directory.path().join("native.redb"))?;
     for batch in &batches {
         plugin.put(batch, clock.now(), &VALUE)?;
@@ -65,9 +67,7 @@ pub(crate) fn run() -> Result<Summary> {
     }
     plugin.close()?;
 
-    let mut config = file(&directory.path().join("unsynced"))?;
-    config.settings = vec![("durability".into(), "flush".into())];
-    let mut plugin = Direct::open(config)?;
+    let mut plugin = Direct::open(file(&directory.path().join("unsynced"))?)?;
     let (mut a, mut b) = (0, 0);
     suite.row("put of 100, durable later: plugin / redb").plan(WRITES).items(BATCH).compare_timed(
         || plugin.put(next(&batches, &mut a), clock.now(), &VALUE),
@@ -81,7 +81,9 @@ pub(crate) fn run() -> Result<Summary> {
 }
 
 async fn through_the_queue(suite: &mut Suite, directory: &Path, singles: &[&[String]], clock: &Clock) -> Result<()> {
-    let shard = Shard::open(file(directory)?).await?;
+    let mut config = file(directory)?;
+    config.settings = immediate();
+    let shard = Shard::open(config).await?;
     let mut n = 0;
     let get = async || Ok(shard.backend.get_many(next(singles, &mut n)).await?);
     suite.row("get of one key through the queue").plan(SINGLES).report_async(get).await?;
@@ -98,6 +100,11 @@ async fn through_the_queue(suite: &mut Suite, directory: &Path, singles: &[&[Str
 }
 
 /// One part after the other, scattered.
+/// Each batch is on the disk when it is answered.
+fn immediate() -> Vec<(String, String)> {
+    vec![("durability".into(), "immediate".into())]
+}
+
 fn next<'a>(parts: &[&'a [String]], at: &mut usize) -> &'a [String] {
     *at = (*at + 7919) % parts.len();
     parts.get(*at).copied().unwrap_or_default()

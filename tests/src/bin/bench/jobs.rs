@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use memcell_host::config::BackendConfig;
+use memcell_host::config::{BackendConfig, Config};
+use memcell_host::mirror::MirrorState;
 use memcell_tests::bench::{Plan, Suite, Summary, Target};
 use memcell_tests::host::{TestHost, file, in_memory};
 use memcell_tests::sample::Samples;
@@ -16,6 +17,9 @@ const DOCUMENTS: usize = 100_000;
 const DOCUMENTS_VARIABLE: &str = "MEMCELL_BENCH_DOCUMENTS";
 
 const PLAN: Plan = Plan { pairs: 9, iterations: 1, warm_up: 2 };
+
+/// Each begins with a host that starts.
+const FILLS: Plan = Plan { pairs: 7, iterations: 1, warm_up: 1 };
 
 /// Ample for a server whose cache is smaller than the collection.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,23 +34,39 @@ pub(crate) async fn run() -> Result<Summary> {
     };
     let directory = tempfile::tempdir()?;
     let mut suite = Suite::new("jobs");
-    for (name, backend) in [("in-memory", in_memory()?), ("file", file(directory.path())?)] {
-        measure(&mut suite, name, backend, documents).await?;
-    }
+    measure(&mut suite, "in-memory", in_memory, documents).await?;
+    measure(&mut suite, "file", || file(tempfile::tempdir_in(directory.path())?.keep().as_path()), documents).await?;
     suite.finish()
 }
 
-async fn measure(suite: &mut Suite, name: &str, mut backend: BackendConfig, documents: usize) -> Result<()> {
-    backend.limits.memory = 2 << 30;
-    backend.format = memcell_host::config::ValueFormat::Bson;
-    let host =
-        TestHost::start_with(vec![backend], |config| config.mongodb.operation_timeout = OPERATION_TIMEOUT).await?;
+/// `empty` is the configuration of a backend that has nothing yet, a new one each time.
+async fn measure(
+    suite: &mut Suite,
+    name: &str,
+    empty: impl Fn() -> Result<BackendConfig>,
+    documents: usize,
+) -> Result<()> {
+    let empty = || -> Result<Vec<BackendConfig>> {
+        let mut backend = empty()?;
+        backend.limits.memory = 2 << 30;
+        backend.format = memcell_host::config::ValueFormat::Bson;
+        Ok(vec![backend])
+    };
+    let adjust = |config: &mut Config| config.mongodb.operation_timeout = OPERATION_TIMEOUT;
+    let mut host = TestHost::start_with(empty()?, adjust).await?;
     host.live().await?;
     fill(&host, documents).await?;
     host.settled().await?;
     let bare: Collection<RawDocumentBuf> = host.collection.clone_with_type();
+    suite
+        .row(&format!("filling an empty backend, {name} / bare scan"))
+        .plan(FILLS)
+        .throughput("documents/s", documents)
+        .target(Target::AtLeast(0.8))
+        .compare_timed_async(async || filled(&mut host, empty()?).await, async || scan(&bare, documents).await)
+        .await?;
     for (what, body, at_least) in [
-        ("backfill", json!({ "kind": "backfill" }), 0.8),
+        ("backfill over the same copies", json!({ "kind": "backfill" }), 0.8),
         ("verify by digests", json!({ "kind": "verify" }), 0.9),
         ("verify whole documents", json!({ "kind": "verify", "deep": true }), 0.6),
     ] {
@@ -79,6 +99,20 @@ async fn fill(host: &TestHost, documents: usize) -> Result<()> {
         host.collection.insert_many(batch).ordered(false).await?;
     }
     Ok(())
+}
+
+/// How long it takes until a new backend has all there is and takes part, from when it is seen to begin with that.
+async fn filled(host: &mut TestHost, backends: Vec<BackendConfig>) -> Result<Duration> {
+    host.restart(backends).await?;
+    let mirror = host.store.mirrors().first().context("there is no backend")?.clone();
+    let mut state = mirror.watch_state();
+    state.wait_for(|state| matches!(state, MirrorState::Backfilling { .. } | MirrorState::Live)).await?;
+    let started = Instant::now();
+    let reached =
+        state.wait_for(|state| matches!(state, MirrorState::Live | MirrorState::Failed { .. })).await?.clone();
+    let elapsed = started.elapsed();
+    ensure!(reached == MirrorState::Live, "{reached:?}");
+    Ok(elapsed)
 }
 
 async fn job(host: &TestHost, body: &Value) -> Result<Duration> {

@@ -10,6 +10,8 @@
 //! - `import`: the `memcell import` command, beside the driver's bare `insert_many`
 //! - `jobs`: backfill and verify, beside a bare scan of the collection
 //!
+//! With `MEMCELL_BENCH_ROWS=TEXT` in the environment, only rows that have this text in their names are measured.
+//!
 //! Exits 1 if a target was missed.
 
 mod backend;
