@@ -16,9 +16,10 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::ops::RangeInclusive;
 
-use memcell_plugin::{Error, Record};
+use memcell_plugin::{Error, Header, Record};
 use redb::{
-    AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, WriteTransaction,
+    AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    TableError, WriteTransaction,
 };
 
 use crate::failure::Failure;
@@ -37,6 +38,10 @@ const PACKED_LENGTHS: RangeInclusive<usize> = 512..=PACK_BYTES / 2;
 
 /// Fewer values than this are not worth a pack.
 const MIN_ITEMS: usize = 4;
+
+/// So many packs that are worth clearing are cleared together: their values fill whole packs again, and most writes of single
+/// values have nothing to do with it.
+const CLEARED_TOGETHER: u64 = 16;
 
 /// How much is moved in one transaction when there is hardly any room.
 const MOVED_WHEN_TIGHT: u64 = 512 * 1024;
@@ -109,15 +114,34 @@ impl<'t> Packer<'t> {
     pub(crate) fn settle(mut self, records: &mut Records<'_>, is_tight: bool) -> Result<(u64, u64), Failure> {
         self.seal()?;
         let freed = self.account(is_tight)?;
+        let is_due = is_tight || self.sparse.len()? >= CLEARED_TOGETHER;
         // No more is moved out of packs that are half wasted than was freed in them, so that this keeps up.
-        let budget = if is_tight { MOVED_WHEN_TIGHT } else { freed + PACK_BYTES as u64 };
-        let mut moved = 0;
-        while moved < budget {
-            let Some(number) = self.first_sparse()? else { break };
-            moved += self.clear(number, records)?;
-        }
+        let budget = if is_tight { MOVED_WHEN_TIGHT } else { freed + CLEARED_TOGETHER * PACK_BYTES as u64 };
+        let moved_bytes = if is_due { self.clear(budget, records)? } else { 0 };
         self.seal()?;
-        Ok((moved, self.wasted))
+        Ok((moved_bytes, self.wasted))
+    }
+
+    /// Removes packs that are worth it, and lays what is left in them into others, until that comes to more than `budget` bytes.
+    /// Answers to how many it did.
+    fn clear(&mut self, budget: u64, records: &mut Records<'_>) -> Result<u64, Failure> {
+        let mut left = Vec::new();
+        let mut bytes = 0;
+        while bytes < budget {
+            let Some(number) = self.first_sparse()? else { break };
+            bytes += self.take_out(number, records, &mut left)?;
+        }
+        let are_packed = left.len() >= MIN_ITEMS;
+        let mut row = Vec::new();
+        for Moved { key, header, value } in left {
+            let moved = match are_packed {
+                true => Row::Packed(header, self.lay(&key, &value)?),
+                false => Row::Whole(header, &value),
+            };
+            moved.encode(&mut row);
+            records.insert(key.as_str(), row.as_slice())?;
+        }
+        Ok(bytes)
     }
 
     /// The first pack that is worth clearing.
@@ -140,51 +164,60 @@ impl<'t> Packer<'t> {
 
     /// Takes what was freed off the use of the packs that it is in. Answers how many bytes that is.
     fn account(&mut self, is_tight: bool) -> Result<u64, Failure> {
-        let before = self.wasted;
+        let mut all = 0;
         for (number, freed) in mem::take(&mut self.freed) {
             let (used, bytes) = self.use_of(number)?;
             let used = used.checked_sub(freed).ok_or_else(|| contradicts(number))?;
+            all += u64::from(freed);
             self.wasted += u64::from(freed);
             self.uses.insert(number, (used, bytes))?;
+            if used == 0 {
+                self.remove(number)?;
+                continue;
+            }
             let worthwhile = if is_tight { bytes - bytes / 10 } else { bytes / 2 };
             if used < worthwhile {
                 self.sparse.insert(number, ())?;
             }
         }
-        Ok(self.wasted - before)
+        Ok(all)
     }
 
-    /// Removes a pack, and moves what is left in it to another one. Answers how many bytes that is.
-    fn clear(&mut self, number: u64, records: &mut Records<'_>) -> Result<u64, Failure> {
-        let (used, bytes) = self.use_of(number)?;
-        let pack = self.packs.remove(number)?.ok_or_else(|| missing(number))?.value().to_vec();
-        self.uses.remove(number)?;
-        self.sparse.remove(number)?;
-        self.wasted = self.wasted.saturating_sub(u64::from(bytes.saturating_sub(used)));
-        let mut left = Vec::new();
-        for item in if used > 0 { items(number, &pack) } else { items(number, &[]) } {
-            let (item, offset) = item?;
-            let Some(row) = records.get(item.key)? else { continue };
+    /// Removes a pack, and adds what is left in it to `left`. Answers how many bytes that is.
+    fn take_out(&mut self, number: u64, records: &Records<'_>, left: &mut Vec<Moved>) -> Result<u64, Failure> {
+        let (pack, used) = self.remove(number)?;
+        for item in items(number, pack.value()) {
+            let (Item { key, value }, offset) = item?;
+            let Some(row) = records.get(key)? else { continue };
             if let Row::Packed(header, place) = Row::decode(row.value())?
                 && (place.pack, place.offset) == (number, offset)
             {
-                left.push((item, header));
+                left.push(Moved { key: key.to_owned(), header, value: value.to_vec() });
             }
         }
-        let are_packed = left.len() >= MIN_ITEMS || !self.items.is_empty();
-        let mut row = Vec::new();
-        for (Item { key, value }, header) in left {
-            let moved = if are_packed { Row::Packed(header, self.lay(key, value)?) } else { Row::Whole(header, value) };
-            moved.encode(&mut row);
-            records.insert(key, row.as_slice())?;
-        }
         Ok(u64::from(used))
+    }
+
+    /// Removes a pack. Answers what it consists of, and how many bytes of that are in use.
+    fn remove(&mut self, number: u64) -> Result<(AccessGuard<'_, &'static [u8]>, u32), Failure> {
+        let (used, bytes) = self.use_of(number)?;
+        self.uses.remove(number)?;
+        self.sparse.remove(number)?;
+        self.wasted = self.wasted.saturating_sub(u64::from(bytes.saturating_sub(used)));
+        Ok((self.packs.remove(number)?.ok_or_else(|| missing(number))?, used))
     }
 
     /// How many bytes of a pack are in use, and how many it has.
     fn use_of(&self, number: u64) -> Result<(u32, u32), Failure> {
         Ok(self.uses.get(number)?.ok_or_else(|| missing(number))?.value())
     }
+}
+
+/// A value that is taken out of its pack.
+struct Moved {
+    key: String,
+    header: Header,
+    value: Vec<u8>,
 }
 
 /// The packs as a read transaction sees them.
