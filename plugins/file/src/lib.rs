@@ -4,6 +4,9 @@
 //! lie `shard-N.reserve`, 4 MiB of room that deletes fall back on when the disk is full, and, after a crash of the plugin,
 //! `shard-N.incidents`.
 //!
+//! Values of 512 bytes to 8 KiB that come in batches are kept together in runs of pages. What is replaced or deleted there stays until
+//! it is more than half of its run; then the rest moves to another one.
+//!
 //! # Settings
 //! - `durability`: what an answer means.
 //!   - `flush` (the default): a batch is on the disk when the next `flush` is answered, or before. The host asks for that before it
