@@ -116,6 +116,21 @@ fn a_full_disk_stops_puts_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
+/// What a backend had taken and not made durable is lost with that, which it says once.
+#[test]
+fn what_was_lost_on_a_full_disk_is_mirrored_again() -> Result<()> {
+    for durability in ["immediate", "flush"] {
+        in_own_namespace(&format!(
+            "mount -t tmpfs -o size=64m tmpfs \"$1\"
+             head -c 48m /dev/zero > \"$1/room\"
+             mkdir \"$1/data\"
+             \"$0\" mirror \"$1/data\" \"$1/room\" {durability}"
+        ))
+        .context(durability)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_read_only_file_system_is_refused() -> Result<()> {
     in_own_namespace(

@@ -333,6 +333,8 @@ async fn session(
         return Err(SessionError::Unfit(reason));
     }
     if persistent {
+        // The backend may have lost what it took since it was last asked, and refuse everything until it has said so.
+        tail::flush(mirror, backend).await?;
         resume(mirror, backend, generations, place).await?;
         if mirror.gone_back.load(Ordering::Acquire) {
             refill::check_gone_back(mirror, backend).await?;

@@ -125,6 +125,8 @@ struct Inner {
     compare_due: AtomicBool,
     /// An instance of a shared backend gave up since all was filled: a server behind it may have lost its data.
     instances_lost: AtomicBool,
+    /// Whether a flush has failed that the tail doesn't know of: backends say only once that something is lost.
+    flush_failed: AtomicBool,
     /// Whether the backend holds a checkpoint of this mirror.
     has_checkpoint: AtomicBool,
     /// Of the last checkpoint.
@@ -194,6 +196,7 @@ impl Mirror {
             may_remove_most: AtomicBool::new(false),
             compare_due: AtomicBool::new(false),
             instances_lost: AtomicBool::new(false),
+            flush_failed: AtomicBool::new(false),
             has_checkpoint: AtomicBool::new(false),
             anchor: Mutex::new(Anchor::new()),
             checkpoint_moment: AtomicU64::new(0),
@@ -479,8 +482,10 @@ impl Mirror {
             // The sender lives as long as `self`.
             let _ = self.watch_state().wait_for(|state| *state == MirrorState::Live).await;
             if let Some(backend) = self.inner.backend.get() {
-                // What of the direct way is still under way is no news any more; a failure is the tail's to notice.
-                let _ = backend.flush().await;
+                // What of the direct way is still under way is no news any more; a failure is the tail's to deal with.
+                if backend.flush().await.is_err() {
+                    self.inner.flush_failed.store(true, Ordering::Release);
+                }
             }
         };
         tokio::select! {

@@ -254,11 +254,21 @@ impl<'a> Tail<'a> {
     }
 }
 
+/// Makes durable what was handed over before. An error means that some of it may be lost.
+pub(super) async fn flush(mirror: &Inner, backend: &Backend) -> Result<(), TailError> {
+    let flushed = backend.flush().await;
+    let failed_before = mirror.flush_failed.swap(false, Ordering::AcqRel);
+    match flushed {
+        Ok(()) if failed_before => Err(TailError::Flush(KvError::Down("an earlier flush failed".to_owned()))),
+        flushed => flushed.map_err(TailError::Flush),
+    }
+}
+
 /// Makes durable what is applied, and then that it is: the record must not survive a crash that its entries don't.
 pub(super) async fn write_checkpoint(mirror: &Inner, backend: &Backend, position: &Position) -> Result<(), TailError> {
     let text = position.to_text().map_err(RefillError::Mongo)?;
     let moment = mirror.progress.has_come_to();
-    backend.flush().await.map_err(TailError::Flush)?;
+    flush(mirror, backend).await?;
     let mut anchor = mirror.anchor();
     anchor.count += 1;
     if !mirror.repository.raise_anchor(&anchor.store, anchor.count).await.map_err(RefillError::Mongo)? {

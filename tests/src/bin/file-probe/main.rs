@@ -4,11 +4,13 @@
 //!   has acknowledged, until it is killed
 //! - `file-probe full DIRECTORY ROOM DURABILITY`: fills the file system of the directory, and checks what goes on and what
 //!   comes back; `ROOM` is a file on it whose removal makes room
+//! - `file-probe mirror DIRECTORY ROOM DURABILITY`: the same of a host, which goes on and loses nothing
 //! - `file-probe read-only DIRECTORY`: checks how a directory on a read-only file system is refused
 //!
 //! Exits 0 if all is as it should be.
 
 mod full;
+mod mirror;
 mod read_only;
 mod write;
 
@@ -25,6 +27,7 @@ async fn main() -> Result<()> {
             write::run(Path::new(directory), seed.parse()?, from.parse()?, durability).await
         }
         ["full", directory, room, durability] => full::run(Path::new(directory), Path::new(room), durability).await,
+        ["mirror", directory, room, durability] => mirror::run(Path::new(directory), Path::new(room), durability).await,
         ["read-only", directory] => read_only::run(Path::new(directory)).await,
         other => bail!("unknown arguments {other:?}"),
     }
