@@ -11,7 +11,7 @@ use super::{Inner, Running, documents, entries};
 use crate::Error;
 use crate::kv::KvError;
 use crate::memcell::DocumentKey;
-use crate::mirror::{Mirror, MirrorState, RefillError};
+use crate::mirror::{Mirror, MirrorState, RefillError, Tenure};
 use crate::mongo::{Finding, IdRange, JobKind, JobRecord, Needs, PartScope, Place, TakenPart, Tally};
 use crate::store::MemCellStore;
 use crate::validation::Comparer;
@@ -80,6 +80,8 @@ pub(super) struct Task<'a> {
     trouble: Trouble,
     part: TakenPart,
     noted: Instant,
+    /// The backend's, since the part was taken up.
+    tenure: Tenure,
 }
 
 /// Works on a part until it is done or can't go on. What is cut off is done again from where it was last noted.
@@ -95,6 +97,7 @@ pub(super) async fn run(inner: &Inner, job: &JobRecord, part: TakenPart, running
     }
     let mut task = Task {
         store: &inner.store,
+        tenure: mirror.tenure(),
         mirror,
         job,
         comparer: &inner.comparer,
@@ -134,6 +137,10 @@ pub(super) async fn run(inner: &Inner, job: &JobRecord, part: TakenPart, running
 
 impl Task<'_> {
     async fn work(&mut self) -> Result<(), TaskError> {
+        if self.writes_lasting_copies() {
+            self.ready(MirrorState::takes_copies).await?;
+            self.tenure = self.mirror.tenure();
+        }
         match self.part.record.scope.clone() {
             PartScope::Documents { after, up_to } => documents::walk(self, IdRange { after, up_to }).await?,
             PartScope::Entries { shard } => {
@@ -214,7 +221,20 @@ impl Task<'_> {
         self.part.record.needs = before.plus(needs);
     }
 
+    /// Whether it writes copies that are to outlast a crash.
+    fn writes_lasting_copies(&self) -> bool {
+        matches!(self.job.kind, JobKind::Backfill | JobKind::Repair | JobKind::Rekey) && self.mirror.keeps_data()
+    }
+
+    /// Notes how far the part is, once that is durable.
     async fn note(&mut self) -> Result<(), TaskError> {
+        if self.writes_lasting_copies() {
+            self.mirror.flush().await?;
+            if self.mirror.tenure() != self.tenure {
+                let reason = "what the backend took since the last note may be lost, and is done again";
+                return Err(KvError::Down(reason.to_owned()).into());
+            }
+        }
         self.noted = Instant::now();
         if self.store.repository().advance_part(&self.part).await? { Ok(()) } else { Err(TaskError::Lost) }
     }

@@ -132,7 +132,7 @@ impl Checkpoint {
                 }
             }
         }
-        backend.flush().await?;
+        mirror.flush(backend).await?;
         mirror.checkpoint_holds(KEY.len() + value.len());
         mirror.turn.wrote(stamp);
         Ok(())

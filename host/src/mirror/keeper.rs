@@ -265,7 +265,7 @@ async fn any_change(states: &mut [watch::Receiver<ShardState>]) {
     select_all(states.iter_mut().map(|state| async move { drop(state.changed().await) }.boxed())).await;
 }
 
-fn generations(states: &[ShardState]) -> Vec<Option<u64>> {
+pub(super) fn generations(states: &[ShardState]) -> Vec<Option<u64>> {
     let generation = |state: &ShardState| match state {
         ShardState::Running { generation } => Some(*generation),
         _ => None,

@@ -62,6 +62,13 @@ use crate::mongo::Repository;
 use crate::steps::Steps;
 use crate::trace::Origin;
 
+/// While it is the same, nothing that a backend has taken was lost since: by an instance that was replaced, or a flush that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tenure {
+    generations: Vec<Option<u64>>,
+    failed_flushes: u64,
+}
+
 /// The handle of a mirror. Its work goes on in the background until [`Mirror::close`].
 pub struct Mirror {
     inner: Arc<Inner>,
@@ -125,8 +132,9 @@ struct Inner {
     compare_due: AtomicBool,
     /// An instance of a shared backend gave up since all was filled: a server behind it may have lost its data.
     instances_lost: AtomicBool,
-    /// Whether a flush has failed that the tail doesn't know of: backends say only once that something is lost.
-    flush_failed: AtomicBool,
+    /// How many flushes have failed, and of how many of them the tail knows.
+    failed_flushes: AtomicU64,
+    known_failures: AtomicU64,
     /// Whether the backend holds a checkpoint of this mirror.
     has_checkpoint: AtomicBool,
     /// Of the last checkpoint.
@@ -196,7 +204,8 @@ impl Mirror {
             may_remove_most: AtomicBool::new(false),
             compare_due: AtomicBool::new(false),
             instances_lost: AtomicBool::new(false),
-            flush_failed: AtomicBool::new(false),
+            failed_flushes: AtomicU64::new(0),
+            known_failures: AtomicU64::new(0),
             has_checkpoint: AtomicBool::new(false),
             anchor: Mutex::new(Anchor::new()),
             checkpoint_moment: AtomicU64::new(0),
@@ -370,6 +379,23 @@ impl Mirror {
         refill::copy(&self.inner, self.backend()?, documents, reading).await
     }
 
+    /// Makes durable what was handed over before.
+    ///
+    /// # Errors
+    /// If some of it may be lost.
+    pub async fn flush(&self) -> Result<(), KvError> {
+        self.inner.flush(self.backend()?).await
+    }
+
+    /// What a flush can speak for: all that was written since this was the same.
+    pub(crate) fn tenure(&self) -> Tenure {
+        let generations = self.inner.backend.get().map(|backend| keeper::generations(&backend.states()));
+        Tenure {
+            generations: generations.unwrap_or_default(),
+            failed_flushes: self.inner.failed_flushes.load(Ordering::Acquire),
+        }
+    }
+
     /// Whether it is degraded since somebody has to decide what is to become of copies that may be all that is left.
     pub fn is_undecided(&self) -> bool {
         self.inner.undecided.load(Ordering::Acquire)
@@ -483,9 +509,7 @@ impl Mirror {
             let _ = self.watch_state().wait_for(|state| *state == MirrorState::Live).await;
             if let Some(backend) = self.inner.backend.get() {
                 // What of the direct way is still under way is no news any more; a failure is the tail's to deal with.
-                if backend.flush().await.is_err() {
-                    self.inner.flush_failed.store(true, Ordering::Release);
-                }
+                let _ = self.inner.flush(backend).await;
             }
         };
         tokio::select! {
@@ -633,6 +657,16 @@ impl Inner {
     }
 
     /// Whether what the backend holds outlives its instances.
+    /// Makes durable what was handed over before. A backend says only once that some of that is lost: others who have written learn of
+    /// it by the count.
+    async fn flush(&self, backend: &Backend) -> Result<(), KvError> {
+        let flushed = backend.flush().await;
+        if flushed.is_err() {
+            self.failed_flushes.fetch_add(1, Ordering::AcqRel);
+        }
+        flushed
+    }
+
     fn keeps_data(&self) -> bool {
         self.backend.get().and_then(Backend::capabilities).is_some_and(|capabilities| capabilities.persistent)
     }

@@ -256,10 +256,11 @@ impl<'a> Tail<'a> {
 
 /// Makes durable what was handed over before. An error means that some of it may be lost.
 pub(super) async fn flush(mirror: &Inner, backend: &Backend) -> Result<(), TailError> {
-    let flushed = backend.flush().await;
-    let failed_before = mirror.flush_failed.swap(false, Ordering::AcqRel);
+    let flushed = mirror.flush(backend).await;
+    let failed = mirror.failed_flushes.load(Ordering::Acquire);
+    let known = mirror.known_failures.swap(failed, Ordering::AcqRel);
     match flushed {
-        Ok(()) if failed_before => Err(TailError::Flush(KvError::Down("an earlier flush failed".to_owned()))),
+        Ok(()) if failed != known => Err(TailError::Flush(KvError::Down("an earlier flush failed".to_owned()))),
         flushed => flushed.map_err(TailError::Flush),
     }
 }
