@@ -102,33 +102,30 @@ fn in_own_namespace(script: &str) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_full_disk_stops_puts_and_nothing_else() -> Result<()> {
+/// Runs the probe in this mode, with either durability, on a file system of this size (as `mount` takes it), some of which is taken by
+/// a file that the probe may remove.
+fn on_a_small_disk(mode: &str, size: &str, taken: &str) -> Result<()> {
     for durability in ["immediate", "flush"] {
         in_own_namespace(&format!(
-            "mount -t tmpfs -o size=28m tmpfs \"$1\"
-             head -c 8m /dev/zero > \"$1/room\"
+            "mount -t tmpfs -o size={size} tmpfs \"$1\"
+             head -c {taken} /dev/zero > \"$1/room\"
              mkdir \"$1/data\"
-             \"$0\" full \"$1/data\" \"$1/room\" {durability}"
+             \"$0\" {mode} \"$1/data\" \"$1/room\" {durability}"
         ))
         .context(durability)?;
     }
     Ok(())
 }
 
+#[test]
+fn a_full_disk_stops_puts_and_nothing_else() -> Result<()> {
+    on_a_small_disk("full", "28m", "8m")
+}
+
 /// What a backend had taken and not made durable is lost with that, which it says once.
 #[test]
 fn what_was_lost_on_a_full_disk_is_mirrored_again() -> Result<()> {
-    for durability in ["immediate", "flush"] {
-        in_own_namespace(&format!(
-            "mount -t tmpfs -o size=64m tmpfs \"$1\"
-             head -c 48m /dev/zero > \"$1/room\"
-             mkdir \"$1/data\"
-             \"$0\" mirror \"$1/data\" \"$1/room\" {durability}"
-        ))
-        .context(durability)?;
-    }
-    Ok(())
+    on_a_small_disk("mirror", "64m", "48m")
 }
 
 #[test]

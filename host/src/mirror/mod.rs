@@ -656,7 +656,6 @@ impl Inner {
         self.has_checkpoint.store(false, Ordering::Release);
     }
 
-    /// Whether what the backend holds outlives its instances.
     /// Makes durable what was handed over before. A backend says only once that some of that is lost: others who have written learn of
     /// it by the count.
     async fn flush(&self, backend: &Backend) -> Result<(), KvError> {
@@ -667,6 +666,7 @@ impl Inner {
         flushed
     }
 
+    /// Whether what the backend holds outlives its instances.
     fn keeps_data(&self) -> bool {
         self.backend.get().and_then(Backend::capabilities).is_some_and(|capabilities| capabilities.persistent)
     }

@@ -30,7 +30,7 @@ const PUT_OVERHEAD_BYTES: u64 = 256 * 1024;
 pub(crate) struct Reserve {
     path: PathBuf,
     is_there: bool,
-    /// Bytes of all entries when the disk was last found full. What is less now is room within the database file.
+    /// Bytes held when the disk was last found full. What is less now is room within the database file.
     full_at_bytes: Option<u64>,
     /// When it was last tried to make the reserve.
     tried_at: Option<Instant>,
@@ -58,23 +58,23 @@ impl Reserve {
         was_there && removed
     }
 
-    /// The disk was found full when the entries came to `entries_bytes`.
-    pub(crate) fn found_full(&mut self, entries_bytes: u64) {
+    /// The disk was found full when `held_bytes` were in it.
+    pub(crate) fn found_full(&mut self, held_bytes: u64) {
         self.release();
-        self.full_at_bytes = Some(entries_bytes);
+        self.full_at_bytes = Some(held_bytes);
     }
 
-    /// To be called before entries that come to `put_bytes` are put beside those that come to `entries_bytes`.
+    /// To be called before entries that come to `put_bytes` are put beside what comes to `held_bytes`, the wasted included.
     ///
     /// # Errors
     /// `quota-exceeded` if there is room neither on the disk nor, after deletes, within the database file.
-    pub(crate) fn require(&mut self, file: &str, entries_bytes: u64, put_bytes: u64) -> Result<(), Error> {
+    pub(crate) fn require(&mut self, file: &str, held_bytes: u64, put_bytes: u64) -> Result<(), Error> {
         if self.is_there {
             return Ok(());
         }
-        let full_at_bytes = *self.full_at_bytes.get_or_insert(entries_bytes);
+        let full_at_bytes = *self.full_at_bytes.get_or_insert(held_bytes);
         let needed = put_bytes.saturating_mul(2).saturating_add(PUT_OVERHEAD_BYTES).saturating_add(RESERVE_BYTES);
-        if entries_bytes.saturating_add(needed) <= full_at_bytes {
+        if held_bytes.saturating_add(needed) <= full_at_bytes {
             return Ok(());
         }
         let is_due = self.tried_at.is_none_or(|tried_at| tried_at.elapsed() >= RETRY_AFTER);

@@ -99,12 +99,12 @@ async fn through_the_queue(suite: &mut Suite, directory: &Path, singles: &[&[Str
     shard.close().await
 }
 
-/// One part after the other, scattered.
 /// Each batch is on the disk when it is answered.
 fn immediate() -> Vec<(String, String)> {
     vec![("durability".into(), "immediate".into())]
 }
 
+/// One part after the other, scattered.
 fn next<'a>(parts: &[&'a [String]], at: &mut usize) -> &'a [String] {
     *at = (*at + 7919) % parts.len();
     parts.get(*at).copied().unwrap_or_default()
