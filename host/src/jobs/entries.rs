@@ -1,10 +1,12 @@
 //! Through the entries of a shard: looking for those whose document is gone, bringing it back, or rewriting those that are outdated.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::rekey;
 use super::suspects::{self, About};
 use super::task::{Task, TaskError};
+use crate::begun::Begun;
 use crate::clock::unix_millis;
 use crate::codec::Codec;
 use crate::kv::{Entry, GuestError, KvError, Page};
@@ -15,35 +17,63 @@ use crate::mongo::{Finding, JobKind, Place, Returned, Tally};
 /// Entries listed at a time.
 const PAGE: u32 = 1000;
 
-/// Works through a shard, from where the part was.
-pub(super) async fn walk(task: &mut Task<'_>, shard: u32) -> Result<(), TaskError> {
-    let is_restore = task.job.kind == JobKind::Restore;
-    let mut confirmed: HashSet<DocumentKey> = HashSet::new();
-    let mut cursor = None;
-    let mut is_first = true;
-    loop {
-        match is_restore {
-            true => task.ready(MirrorState::can_be_read).await?,
-            false => task.ready(|state| *state == MirrorState::Live).await?,
+/// A page of entries that the backend lists.
+struct Listing {
+    /// Who lists them.
+    instance: String,
+    /// Whether pages came before it.
+    goes_on: bool,
+    page: Begun<'static, Result<Page, KvError>>,
+}
+
+impl Listing {
+    /// Asks for the first page, or the one behind a cursor.
+    async fn begin(
+        task: &Task<'_>,
+        shard: u32,
+        cursor: impl FnOnce(&str) -> Option<String>,
+    ) -> Result<Self, TaskError> {
+        match task.job.kind {
+            JobKind::Restore => task.ready(MirrorState::can_be_read).await?,
+            _ => task.ready(|state| *state == MirrorState::Live).await?,
         }
         let Some(instance) = task.mirror.instance(shard) else {
             return Err(task.not_ready());
         };
-        if std::mem::take(&mut is_first)
-            && let Some(Place::Cursor { cursor: noted, instance: noted_for }) = task.place()
-            && *noted_for == instance
-        {
-            cursor = Some(noted.clone());
-        }
+        let cursor = cursor(&instance);
         let goes_on = cursor.is_some();
+        let mirror = Arc::clone(&task.mirror);
+        let page = Begun::new(async move { mirror.scan(shard, cursor, PAGE).await }).await;
+        Ok(Self { instance, goes_on, page })
+    }
+}
+
+/// Works through a shard, from where the part was.
+pub(super) async fn walk(task: &mut Task<'_>, shard: u32) -> Result<(), TaskError> {
+    let mut confirmed: HashSet<DocumentKey> = HashSet::new();
+    let noted = |instance: &str| match task.place() {
+        Some(Place::Cursor { cursor, instance: noted_for }) if noted_for == instance => Some(cursor.clone()),
+        _ => None,
+    };
+    let mut listing = Listing::begin(task, shard, noted).await?;
+    loop {
+        let Listing { instance, goes_on, page } = listing;
         if !goes_on {
             task.start_over();
             confirmed.clear();
         }
-        let Page { marks, next } = match task.mirror.scan(shard, cursor.take(), PAGE).await {
+        let Page { marks, next } = match page.end().await {
             // The cursor means nothing any more, so the shard is looked through from its beginning.
-            Err(KvError::Refused(GuestError::InvalidArgument(_))) if goes_on => continue,
+            Err(KvError::Refused(GuestError::InvalidArgument(_))) if goes_on => {
+                listing = Listing::begin(task, shard, |_| None).await?;
+                continue;
+            }
             page => page?,
+        };
+        // While the backend lists the next ones, these are looked at.
+        let following = match next.clone() {
+            Some(cursor) => Some(Listing::begin(task, shard, |_| Some(cursor)).await?),
+            None => None,
         };
         task.pace.take(marks.len()).await;
         let listed = marks.len() as u64;
@@ -72,11 +102,11 @@ pub(super) async fn walk(task: &mut Task<'_>, shard: u32) -> Result<(), TaskErro
                 suspects::settle(task, About::Entries, suspects, looked_at).await?
             }
         });
-        let place = next.clone().map(|cursor| Place::Cursor { cursor, instance: instance.clone() });
+        let place = next.map(|cursor| Place::Cursor { cursor, instance });
         task.advance(place, tally).await?;
-        match next {
+        match following {
+            Some(following) => listing = following,
             None => return Ok(()),
-            next => cursor = next,
         }
     }
 }

@@ -517,5 +517,7 @@ async fn fill(
         mirror.set_filled(*shard, generation.unwrap_or(0));
     }
     mirror.instances_lost.store(false, Ordering::Release);
+    // The tail has followed all the while: whoever waits need not wait for the next that it hears of.
+    mirror.show_progress();
     Ok(())
 }

@@ -136,8 +136,8 @@ pub(super) async fn copy_all(
     // Documents without a revision are stamped with a reading from before the first of them was read.
     let reading = mirror.clock.now_before_inserts();
     mirror.set_state(MirrorState::Backfilling { copied: 0 });
-    // Cut short, it begins anew in any case.
-    let mut documents = mirror.repository.scan(true).await?;
+    // In no order that it could be taken up in again: cut short, it begins anew in any case.
+    let mut documents = mirror.repository.scan().await?;
     while let Some(document) = documents.next().await {
         let change = writer.found(document?, reading)?;
         if shards.contains(&backend.shard_of(change.key.as_str())) && writer.push(change).await? {

@@ -75,16 +75,18 @@ impl Repository {
         Walk::start(Reader { repository: self.clone(), route, most, projection, cursor: None })
     }
 
-    /// All documents, live or deleted, read as [`fetch`](Self::fetch) reads, by `_id` ascending (over all types of ids), or in the order
-    /// that MongoDB has them in if there are not too many for `any_order`. It may take as long as it likes: what is there all the
-    /// while is seen once.
+    /// All documents, live or deleted, read as [`fetch`](Self::fetch) reads, in the order that MongoDB has them in; if there are many,
+    /// by `_id` ascending (over all types of ids). It may take as long as it likes: what is there all the while is seen once.
     ///
     /// # Errors
     /// If the first query fails; later failures are in the stream.
-    pub async fn scan(&self, any_order: bool) -> Result<MemCellStream> {
+    pub async fn scan(&self) -> Result<MemCellStream> {
+        // Its first documents are on their way while the server counts.
+        let natural = self.walk(Route::Natural);
         let count = self.estimated_count().await?;
         let mut ranges = self.worthwhile_ranges(count, SCAN_RANGE, SCAN_RANGES).await?.into_iter();
-        let mut walk = self.walk(Route::through(ranges.next().unwrap_or_default(), any_order));
+        let range = ranges.next().unwrap_or_default();
+        let mut walk = if ranges.len() == 0 { natural } else { self.walk(Route::Ids(range)) };
         let first = walk.next().await?;
         let scan = Scan { repository: self.clone(), ranges, walk: first.next.is_some().then_some(walk) };
         let rest = stream::try_unfold(scan, |mut scan| async move {

@@ -120,7 +120,7 @@ async fn nothing_falls_between_a_stream_and_a_copy_made_after_it() {
 }
 
 async fn everything(fixture: &Fixture) -> BTreeMap<String, Vec<u8>> {
-    let documents: Vec<_> = fixture.repository.scan(false).await.unwrap().collect().await;
+    let documents: Vec<_> = fixture.repository.scan().await.unwrap().collect().await;
     let entry = |document: memcell_host::Result<memcell_host::memcell::MemCell>| {
         let document = document.unwrap();
         (document.key().unwrap().to_string(), document.as_raw().as_bytes().to_vec())

@@ -105,7 +105,7 @@ async fn ids_of_any_type_are_scanned_fetched_and_deleted() {
     for id in ids() {
         fixture.foreign.insert_one(doc! { "_id": id, "user_id": "u", "timestamp": DateTime::now() }).await.unwrap();
     }
-    let scanned = all(fixture.repository.scan(false).await.unwrap()).await;
+    let scanned = all(fixture.repository.scan().await.unwrap()).await;
     assert_eq!(scanned.len(), ids().len());
     let keys: Vec<DocumentKey> = scanned.iter().map(|cell| cell.key().unwrap()).collect();
     let mut fetched: Vec<String> =
@@ -141,11 +141,11 @@ async fn a_scan_sees_everything_once_across_its_queries() {
     let mut written: Vec<_> = (0..1203).map(|number| doc! { "_id": number }).collect();
     written.extend((0..700).map(|number| doc! { "_id": format!("{number:04}"), "deleted_at": DateTime::now() }));
     fixture.foreign.insert_many(&written).await.unwrap();
-    let scanned: Vec<Bson> = all(fixture.repository.scan(false).await.unwrap()).await.iter().map(id).collect();
+    let scanned: Vec<Bson> = all(fixture.repository.scan().await.unwrap()).await.iter().map(id).collect();
     let expected: Vec<Bson> = written.iter().map(|cell| cell.get("_id").unwrap().clone()).collect();
     assert_eq!(scanned, expected);
     fixture.foreign.delete_many(doc! {}).await.unwrap();
-    assert!(all(fixture.repository.scan(false).await.unwrap()).await.is_empty());
+    assert!(all(fixture.repository.scan().await.unwrap()).await.is_empty());
 }
 
 fn id(cell: &MemCell) -> Bson {

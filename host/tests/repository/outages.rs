@@ -33,7 +33,7 @@ async fn every_operation(fixture: &Fixture, id: EventId) -> Vec<(&'static str, D
     attempt!("get", repository.get(id, Visibility::Live));
     attempt!("get_many", repository.get_many(&[id], None));
     attempt!("fetch", repository.fetch(&[id.into()]));
-    attempt!("scan", repository.scan(false));
+    attempt!("scan", repository.scan());
     attempt!("find", repository.find(&Filter::default(), &Page::default()));
     attempt!("count", repository.count(&Filter::default()));
     attempt!("activity_summary", repository.activity_summary("u", TimeRange::default()));

@@ -143,7 +143,7 @@ async fn pages_join_without_gap_or_overlap() {
         let skipped = Page { skip: 35, order, ..Page::default() };
         assert_eq!(ids(all(fixture.repository.find(&Filter::default(), &skipped).await.unwrap()).await), whole[35..]);
     }
-    let last = fixture.repository.scan(false).await.unwrap();
+    let last = fixture.repository.scan().await.unwrap();
     let cursor = Cursor::after(Order::OldestFirst, &all(last).await[0]).unwrap();
     let page = Page { cursor: Some(cursor), ..Page::default() };
     let error = fixture.repository.find(&Filter::default(), &page).await.err().unwrap();
