@@ -11,6 +11,9 @@ pub const SUB_MILLISECOND_BITS: u32 = 20;
 /// The farthest that a revision can be ahead of the wall clock and still be believed: a day.
 pub const MAX_AHEAD_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
+/// How long a change may be under way, and how far the clocks of hosts may be apart, at the very most.
+const LONGEST_CHANGE_MILLIS: u64 = 10 * 60 * 1000;
+
 /// Readings are `unix_milliseconds << 20`, counted up within a millisecond: no two readings of one process agree, each is
 /// larger than the one before it, and each is larger than every revision that [`Clock::observe`] was shown before.
 ///
@@ -73,6 +76,13 @@ impl Clock {
         open.first().map_or(now, |first| first.saturating_sub(1))
     }
 
+    /// A reading below the revision of every change that is under way, whoever makes it: the stamp of documents without a revision
+    /// that are copied beside the tail. By the time that such a copy is written, the tail may have brought a change that took its
+    /// revision before, and landed after, the document was read.
+    pub fn before_changes(&self) -> u64 {
+        self.now_before_inserts().saturating_sub(LONGEST_CHANGE_MILLIS << SUB_MILLISECOND_BITS)
+    }
+
     fn open_inserts(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         self.open_inserts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,6 +135,17 @@ mod tests {
         let last = second.reading();
         drop(second);
         assert!(clock.now_before_inserts() > last);
+    }
+
+    #[test]
+    fn what_is_copied_beside_the_tail_is_older_than_any_change_under_way() {
+        let clock = Arc::new(Clock::new());
+        let change = clock.now();
+        assert!(clock.before_changes() < change);
+        let others = Clock::new().now();
+        assert!(clock.before_changes() < others);
+        let insert = clock.open_insert();
+        assert!(clock.before_changes() < insert.reading());
     }
 
     #[test]

@@ -128,6 +128,12 @@ fn what_was_lost_on_a_full_disk_is_mirrored_again() -> Result<()> {
     on_a_small_disk("mirror", "64m", "48m")
 }
 
+/// What is replaced takes room until what replaces it is on the disk.
+#[test]
+fn a_small_disk_is_enough_to_catch_up() -> Result<()> {
+    on_a_small_disk("catch-up", "25m", "1m")
+}
+
 #[test]
 fn a_read_only_file_system_is_refused() -> Result<()> {
     in_own_namespace(

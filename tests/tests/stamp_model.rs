@@ -1,8 +1,8 @@
 //! The rules of stamps, checked exhaustively: every order of events that one key, one host and another program can bring about,
 //! up to a number of operations. Whenever all is quiet, the backend must hold what MongoDB has.
 //!
-//! It is `ARCHITECTURE.md`, «How a copy stays right», as a state machine. An insert is two steps, since its revision is read
-//! from the clock before it lands; no other operation of the host on that key comes in between, but anybody else's may. That the
+//! It is `ARCHITECTURE.md`, «How a copy stays right», as a state machine. A write of the host is two steps, since the clock is read
+//! before it lands. No other operation of the host on that key comes in between those of an insert, but anybody else's may. That the
 //! tail looks again when its write is refused mends what lies outside the model (several hosts, inserts whose fate is unknown);
 //! here it shows that it does no harm. An event that says which revision a change made needs no re-read if a direct write of that
 //! revision is the last thing that the backend took for the key. For each rule there is a variant without it, which must be caught: otherwise the model would
@@ -80,6 +80,8 @@ struct State {
     job: Job,
     /// The revision of an insert that has not landed.
     inserting: Option<u8>,
+    /// The reading of the clock with which a change of the host is under way, whatever it will be.
+    changing: Option<u8>,
     crashes_left: u8,
     repairs_left: u8,
 }
@@ -102,6 +104,9 @@ enum Without {
     CheckpointBehind,
     /// A re-read is stamped with the clock's reading as it is, although an insert with an older one is under way.
     ReadingBelowInserts,
+    /// A backfill stamps a document without a revision with the clock's reading as it is, although a change with an older one is under
+    /// way.
+    JobBelowChanges,
     /// Other operations of the host go on while an insert is under way.
     InsertAlone,
     /// An insert starts at revision 1.
@@ -127,6 +132,19 @@ fn reading(state: &State, without: Without) -> (u8, u8) {
     let below = state.inserting.filter(|_| without != Without::ReadingBelowInserts).map(|revision| revision - 1);
     let stamp = state.document.and_then(|document| document.revision).unwrap_or(below.unwrap_or(clock));
     (stamp, clock.max(stamp))
+}
+
+/// The stamps that a backfill may give to what it has read, and the clock after it. A document without a revision gets one from long
+/// before every change under way, if there is any: the tail may have brought that by the time that the copy is written.
+fn stamps_of_job(state: &State, without: Without) -> (Vec<u8>, u8) {
+    let (stamp, clock) = reading(state, without);
+    let is_bare = state.document.is_some_and(|document| document.revision.is_none());
+    let stamps = match state.changing {
+        Some(under_way) if is_bare && without != Without::JobBelowChanges => vec![1, stamp.min(under_way - 1)],
+        _ if is_bare => vec![1, stamp],
+        _ => vec![stamp],
+    };
+    (stamps, clock)
 }
 
 fn put(stored: (u8, Value), stamp: u8, value: Value, condition: Condition) -> Option<(u8, Value)> {
@@ -187,30 +205,45 @@ impl Steps<'_> {
     fn host_writes(&mut self) {
         let state = self.state;
         let clock = state.clock + 1;
-        let must_wait = state.inserting.is_some() && self.without != Without::InsertAlone;
-        if state.operations_left == 0 || must_wait {
+        let is_alone = state.inserting.is_none() && state.changing.is_none();
+        if state.operations_left == 0 {
             return;
         }
-        if state.inserting.is_none() {
+        if state.inserting.is_none() && (is_alone || self.without == Without::InsertAlone) {
             let revision = if self.without == Without::InsertByClock { 1 } else { clock };
             let mut after = State { clock: clock.max(revision), inserting: Some(revision), ..state.clone() };
             Self::spend(&mut after);
             self.next.push(after);
         }
-        let Some(document) = state.document else { return };
+        if state.changing.is_none() && (is_alone || self.without == Without::InsertAlone) {
+            let mut after = State { clock, changing: Some(clock), ..state.clone() };
+            Self::spend(&mut after);
+            self.next.push(after);
+        }
+    }
+
+    /// A change lands: an update, a soft deletion or its contrary, or a removal.
+    fn change_goes_on(&mut self) {
+        let state = self.state;
+        let Some(reading) = state.changing else { return };
+        let landed = |after: &mut State| after.changing = None;
+        let Some(document) = state.document else {
+            self.next.push(State { changing: None, ..state.clone() });
+            return;
+        };
         let counted = document.revision.unwrap_or(0) + 1;
-        let revision = if self.without == Without::UpdateByClock { counted } else { counted.max(clock) };
+        let revision = if self.without == Without::UpdateByClock { counted } else { counted.max(reading) };
         if document.hidden {
-            self.written(Some(Document { revision: Some(revision), hidden: false, ..document }), revision, Self::spend);
+            self.written(Some(Document { revision: Some(revision), hidden: false, ..document }), revision, landed);
         } else {
             let updated = Document { content: state.next_content, revision: Some(revision), hidden: false };
             self.written(Some(updated), revision, |after| {
-                Self::spend(after);
+                landed(after);
                 after.next_content += 1;
             });
-            self.written(Some(Document { revision: Some(revision), hidden: true, ..document }), revision, Self::spend);
+            self.written(Some(Document { revision: Some(revision), hidden: true, ..document }), revision, landed);
         }
-        self.written(None, counted.max(clock), Self::spend);
+        self.written(None, counted.max(reading), landed);
     }
 
     /// Another program writes as it likes: it keeps the revision, drops it, removes the document, or inserts one with the revision of
@@ -308,7 +341,7 @@ impl Steps<'_> {
 
     fn job_works(&mut self) {
         let state = self.state;
-        let (stamp, clock) = reading(state, self.without);
+        let (stamps, clock) = stamps_of_job(state, self.without);
         let value = view(state.document);
         match state.job {
             Job::Due if state.document.is_none() && self.without != Without::RemovalByTail => {
@@ -318,14 +351,17 @@ impl Steps<'_> {
             Job::Handed => {}
             Job::Due => {
                 let condition = if self.without == Without::JobNewer { Condition::NotOlder } else { Condition::Newer };
-                let job = Job::Read { stamp, value, condition };
-                self.next.push(State { clock, job, ..state.clone() });
+                for stamp in stamps {
+                    let job = Job::Read { stamp, value, condition };
+                    self.next.push(State { clock, job, ..state.clone() });
+                }
             }
             Job::Read { stamp, value, condition } => {
                 let stored = put(state.stored, stamp, value, condition).unwrap_or(state.stored);
                 self.next.push(State { stored, job: Job::Done, ..state.clone() });
             }
             Job::Done if state.repairs_left > 0 && self.without == Without::RepairByTail => {
+                let (stamp, _) = reading(state, self.without);
                 let job = Job::Read { stamp, value, condition: Condition::Always };
                 self.next.push(State { clock, job, repairs_left: state.repairs_left - 1, ..state.clone() });
             }
@@ -344,6 +380,7 @@ impl Steps<'_> {
         after.direct.clear();
         after.delivered = None;
         after.inserting = None;
+        after.changing = None;
         after.tail = Tail::Idle;
         if after.job != Job::Due {
             after.job = Job::Done;
@@ -361,6 +398,7 @@ fn steps(state: &State, without: Without) -> Vec<State> {
     let mut steps = Steps { state, without, next: Vec::new() };
     steps.insert_goes_on();
     steps.host_writes();
+    steps.change_goes_on();
     steps.others_write();
     steps.direct_writes_arrive();
     steps.tail_works();
@@ -375,6 +413,7 @@ fn is_quiet(state: &State) -> bool {
         && state.tail == Tail::Idle
         && !matches!(state.job, Job::Read { .. } | Job::Handed)
         && state.inserting.is_none()
+        && state.changing.is_none()
 }
 
 /// Explores all states. Answers how many there are, how many of them are quiet, and the first quiet one that is wrong.
@@ -392,6 +431,7 @@ fn explore(operations: u8, without: Without) -> (usize, usize, Option<State>) {
         tail: Tail::Idle,
         job: Job::Due,
         inserting: None,
+        changing: None,
         crashes_left: 1,
         repairs_left: 1,
     };
@@ -445,6 +485,11 @@ fn a_backfill_must_not_overwrite_an_equal_stamp() {
 #[test]
 fn readings_must_be_below_the_inserts_under_way() {
     caught(Without::ReadingBelowInserts);
+}
+
+#[test]
+fn copies_of_backfills_must_be_older_than_the_changes_under_way() {
+    caught(Without::JobBelowChanges);
 }
 
 #[test]

@@ -110,18 +110,22 @@ async fn look_after(inner: &Inner, job: JobRecord) -> Result<Option<JobRecord>> 
     } else if !is_ours {
         None
     } else if !has_backend && job.host.is_some() {
-        Some((JobState::Failed, Some("the backend is no longer configured")))
+        Some((JobState::Failed, Some("the backend is no longer configured".to_owned())))
     } else if let Some(mirror) = mirror.filter(|_| can_work || !needs_tail) {
         let parts = repository.job_parts(&[&job.id]).await?;
         // What was found out by a rekey counts once the backend itself knows of it.
         let is_done =
             parts.iter().all(|part| part.done) && (job.kind != JobKind::Rekey || rekey::conclude(&mirror, &parts));
-        is_done.then_some((JobState::Done, None))
+        let examined = parts.iter().map(|part| part.tally.examined).sum();
+        is_done.then(|| match shortfall(&job, examined) {
+            None => (JobState::Done, None),
+            short => (JobState::Failed, short),
+        })
     } else {
         None
     };
     let Some((state, reason)) = end else { return Ok((is_ours && can_work).then_some(job)) };
-    if repository.end_job(&job.id, state, reason).await? {
+    if repository.end_job(&job.id, state, reason.as_deref()).await? {
         count_end(inner, &job, state);
         tracing::info!(job = %job.id, kind = ?job.kind, backend = %job.backend, ?state, reason, "job ended");
     }
@@ -129,6 +133,20 @@ async fn look_after(inner: &Inner, job: JobRecord) -> Result<Option<JobRecord>> 
         running.cancelled.cancel();
     }
     Ok(None)
+}
+
+/// What is wrong with a job that has come across so many entries, if it is a restore that found far fewer than the backend had when it
+/// was ordered. To whoever looks through it from the start again, a store that has lost its data meanwhile looks like one that never
+/// had more.
+fn shortfall(job: &JobRecord, examined: u64) -> Option<String> {
+    let is_short = job.kind == JobKind::Restore && examined < job.estimate / 4 * 3;
+    is_short.then(|| {
+        format!(
+            "the backend had about {} entries when this was ordered, and only {examined} were there to be looked at: it has lost the \
+             others meanwhile, unless they have expired. What was brought back stays in mongodb",
+            job.estimate
+        )
+    })
 }
 
 /// What the workers on this job have in common.
@@ -176,5 +194,38 @@ async fn work(inner: Arc<Inner>, job: JobRecord, part: TakenPart, running: Runni
 fn count_end(inner: &Inner, job: &JobRecord, state: JobState) {
     if let Ok(mirror) = inner.mirror(Some(&job.backend)) {
         mirror.metrics().job_finished(job.kind.as_str(), state.as_str());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::DateTime;
+
+    use super::*;
+
+    #[test]
+    fn a_restore_that_found_much_less_than_there_was_has_failed() {
+        let job = |kind, estimate| JobRecord {
+            id: "1".to_owned(),
+            kind,
+            backend: "local".to_owned(),
+            host: None,
+            deep: false,
+            sweep: false,
+            rate: None,
+            state: JobState::Running,
+            reason: None,
+            cancel: false,
+            estimate,
+            created_at: DateTime::now(),
+            ended_at: None,
+        };
+        let reason = shortfall(&job(JobKind::Restore, 6000), 2000).unwrap();
+        assert!(reason.contains("6000") && reason.contains("only 2000"), "{reason}");
+        assert!(shortfall(&job(JobKind::Restore, 1500), 0).is_some());
+        for (estimate, examined) in [(6000, 6000), (6000, 5000), (6000, 7000), (0, 0), (0, 5), (3, 2)] {
+            assert_eq!(shortfall(&job(JobKind::Restore, estimate), examined), None, "{examined} of {estimate}");
+        }
+        assert_eq!(shortfall(&job(JobKind::Verify, 6000), 0), None);
     }
 }

@@ -56,8 +56,8 @@ struct Copying {
 }
 
 async fn copy(task: &mut Task<'_>, route: Route) -> Result<(), TaskError> {
-    // Of documents without a revision, it is the stamp: so it has to be from before any of them is read.
-    let reading = task.store.clock().now_before_inserts();
+    // The stamp of documents without a revision.
+    let reading = task.store.clock().before_changes();
     let mut documents = task.store.repository().walk(route);
     let mut before: Option<Copying> = None;
     loop {

@@ -80,8 +80,8 @@ pub(super) struct Task<'a> {
     trouble: Trouble,
     part: TakenPart,
     noted: Instant,
-    /// The backend's, since the part was taken up.
-    tenure: Tenure,
+    /// The backend's, since it was ready for the first of what it is to keep.
+    tenure: Option<Tenure>,
 }
 
 /// Works on a part until it is done or can't go on. What is cut off is done again from where it was last noted.
@@ -97,7 +97,7 @@ pub(super) async fn run(inner: &Inner, job: &JobRecord, part: TakenPart, running
     }
     let mut task = Task {
         store: &inner.store,
-        tenure: mirror.tenure(),
+        tenure: None,
         mirror,
         job,
         comparer: &inner.comparer,
@@ -139,7 +139,7 @@ impl Task<'_> {
     async fn work(&mut self) -> Result<(), TaskError> {
         if self.writes_lasting_copies() {
             self.ready(MirrorState::takes_copies).await?;
-            self.tenure = self.mirror.tenure();
+            self.tenure = Some(self.mirror.tenure());
         }
         match self.part.record.scope.clone() {
             PartScope::Documents { after, up_to } => documents::walk(self, IdRange { after, up_to }).await?,
@@ -230,7 +230,7 @@ impl Task<'_> {
     async fn note(&mut self) -> Result<(), TaskError> {
         if self.writes_lasting_copies() {
             self.mirror.flush().await?;
-            if self.mirror.tenure() != self.tenure {
+            if self.tenure != Some(self.mirror.tenure()) {
                 let reason = "what the backend took since the last note may be lost, and is done again";
                 return Err(KvError::Down(reason.to_owned()).into());
             }

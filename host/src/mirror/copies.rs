@@ -44,10 +44,12 @@ impl Copies {
     }
 
     /// The backend's time to live counts from the document's last change, which its stamp tells. So it doesn't matter when, how
-    /// often or by whom a copy is written, and a reader can tell an expired copy from a missing one. A document that says itself
-    /// when it expires does so then, if that is earlier.
+    /// often or by whom a copy is written, and a reader can tell an expired copy from a missing one. Of a document without a revision,
+    /// whose last change isn't known, it counts from now. A document that says itself when it expires does so then, if that is
+    /// earlier.
     fn expires_at(&self, stamp: u64, document: &MemCell) -> Option<u64> {
-        let of_backend = self.ttl.map(|ttl| millis_of(stamp).saturating_add(millis(ttl)));
+        let changed_at = || document.revision().map_or_else(unix_millis, |_| millis_of(stamp));
+        let of_backend = self.ttl.map(|ttl| changed_at().saturating_add(millis(ttl)));
         // What expired before 1970 has expired as well.
         let own = document.expires_at().map(|at| u64::try_from(at.timestamp_millis()).unwrap_or(0).max(1));
         of_backend.into_iter().chain(own).min()

@@ -200,6 +200,7 @@ async fn look_after(mirror: &Inner, backend: &Backend, place: &mut Place) {
                 if matches!(error, TailError::Flush(_)) {
                     // What the last checkpoint says is all that is certain.
                     place.generations.clear();
+                    mirror.flush_due.store(true, Ordering::Release);
                 }
                 tracing::warn!(backend = %mirror.config.name, %error, "the mirror could not go on, it will try again");
                 let asks =
@@ -422,6 +423,7 @@ async fn resume(
             mirror.all_are_filled(generations);
             mirror.checkpoint_written();
             mirror.set_checkpoint_moment(at_millis);
+            mirror.progress.fall_back(at_millis);
             place.position = Some(position);
         }
         Found::Unfilled { .. } => {
@@ -499,15 +501,19 @@ async fn fill(
         return Ok(());
     }
     let sweep = mirror.sweep_due.load(Ordering::Acquire);
-    // Nobody else writes to a backend of this host's own, and what it writes from here on, the tail removes again where it has to.
-    let was_empty = sweep && !mirror.is_shared() && refill::are_empty(backend, shards).await?;
+    let was_empty = sweep && refill::are_empty(backend, shards).await?;
+    if was_empty {
+        // All that it will hold is of this MongoDB, and of a time whose deletions are told.
+        mirror.loss_unexplained.store(false, Ordering::Release);
+    }
     // An instance that holds nothing yet refuses nothing but what is newer.
     refill::copy_all(mirror, backend, shards, sweep && mirror.compare_due.load(Ordering::Acquire)).await?;
     if sweep {
         if mirror.loss_unexplained.load(Ordering::Acquire) {
             refill::check_loss(mirror, backend).await?;
         }
-        if !was_empty {
+        // Nobody else writes to a backend of this host's own, and what it has written since, the tail removes again where it has to.
+        if !was_empty || mirror.is_shared() {
             refill::sweep(mirror, backend, shards, Sweeper::Other).await?;
         }
         mirror.has_swept();

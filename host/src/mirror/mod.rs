@@ -132,6 +132,8 @@ struct Inner {
     compare_due: AtomicBool,
     /// An instance of a shared backend gave up since all was filled: a server behind it may have lost its data.
     instances_lost: AtomicBool,
+    /// A flush has failed, and since the backend was up to date again, none has succeeded.
+    flush_due: AtomicBool,
     /// How many flushes have failed, and of how many of them the tail knows.
     failed_flushes: AtomicU64,
     known_failures: AtomicU64,
@@ -204,6 +206,7 @@ impl Mirror {
             may_remove_most: AtomicBool::new(false),
             compare_due: AtomicBool::new(false),
             instances_lost: AtomicBool::new(false),
+            flush_due: AtomicBool::new(false),
             failed_flushes: AtomicU64::new(0),
             known_failures: AtomicU64::new(0),
             has_checkpoint: AtomicBool::new(false),
@@ -371,7 +374,8 @@ impl Mirror {
         self.backend()?.digest_many(keys, head_bytes).await
     }
 
-    /// Copies documents that were just read; what is newer in the backend stays. `reading` is the clock's from before they were read.
+    /// Copies documents that were just read; what is newer in the backend stays. `reading` is the stamp of those without a
+    /// revision: [`before_changes`](crate::clock::Clock::before_changes), from before they were read.
     ///
     /// # Errors
     /// After the first that could not be written. Copying them again does no harm.
@@ -614,7 +618,8 @@ impl Inner {
     /// Says how near to MongoDB a complete backend is.
     fn show_progress(&self) {
         if self.is_complete() {
-            self.set_state(if self.progress.is_current() {
+            // What can't be made durable is as good as lost.
+            self.set_state(if self.progress.is_current() && !self.flush_due.load(Ordering::Acquire) {
                 MirrorState::Live
             } else {
                 MirrorState::CatchingUp { behind: self.progress.behind() }

@@ -40,8 +40,23 @@ impl Progress {
     /// All changes up to one that happened then (server time) are applied.
     pub(super) fn applied_up_to(&self, at_millis: u64) {
         self.newest_applied.fetch_max(at_millis, Ordering::Relaxed);
-        self.oldest_unapplied.store(0, Ordering::Relaxed);
+        // What comes after one of long ago is about as old, until the server says that nothing does.
+        let next = if self.is_current() { 0 } else { at_millis };
+        self.oldest_unapplied.store(next, Ordering::Relaxed);
         self.pass(at_millis.saturating_sub(CLOCK_SKEW_MILLIS));
+    }
+
+    /// The backend may have lost what was applied after this moment (this host's clock).
+    pub(super) fn fall_back(&self, millis: u64) {
+        if self.newest_applied.load(Ordering::Relaxed) > millis {
+            self.newest_applied.store(millis, Ordering::Relaxed);
+            self.oldest_unapplied.store(millis, Ordering::Relaxed);
+            self.passed.send_if_modified(|passed| {
+                let is_later = *passed > millis;
+                *passed = (*passed).min(millis);
+                is_later
+            });
+        }
     }
 
     /// Nothing was left to apply when the server was asked (this host's time).
@@ -132,6 +147,26 @@ mod tests {
         assert!(early.is_err(), "an event's own time is not trusted to the second");
         progress.applied_up_to(11_000 + CLOCK_SKEW_MILLIS);
         tokio::time::timeout(Duration::from_secs(5), progress.passed(11_000)).await.unwrap();
+    }
+
+    #[test]
+    fn what_was_lost_has_not_passed() {
+        let (progress, now) = (Progress::default(), unix_millis());
+        progress.quiet_since(now);
+        assert!(progress.is_current() && progress.has_passed(now));
+        progress.fall_back(now + 1);
+        assert!(progress.is_current() && progress.has_passed(now), "nothing is lost");
+        let before = now - 60_000;
+        progress.fall_back(before);
+        assert!(!progress.is_current() && progress.has_passed(before) && !progress.has_passed(before + 1));
+        assert!(progress.lag() >= Duration::from_secs(60));
+        progress.working_on(before + 1000);
+        progress.applied_up_to(before + 2000);
+        assert!(!progress.is_current(), "there is more to come");
+        assert!(progress.lag() >= Duration::from_secs(58));
+        progress.quiet_since(now);
+        assert!(progress.is_current() && progress.has_passed(now));
+        assert_eq!(progress.lag(), Duration::ZERO);
     }
 
     #[test]

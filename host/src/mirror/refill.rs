@@ -133,8 +133,8 @@ pub(super) async fn copy_all(
     compares: bool,
 ) -> Result<(), RefillError> {
     let mut writer = Writer::new(mirror, backend, Condition::Newer);
-    // Documents without a revision are stamped with a reading from before the first of them was read.
-    let reading = mirror.clock.now_before_inserts();
+    // The stamp of documents without a revision.
+    let reading = mirror.clock.before_changes();
     mirror.set_state(MirrorState::Backfilling { copied: 0 });
     // In no order that it could be taken up in again: cut short, it begins anew in any case.
     let mut documents = mirror.repository.scan().await?;

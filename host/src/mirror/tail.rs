@@ -236,10 +236,12 @@ impl<'a> Tail<'a> {
     /// Writes the checkpoint if it is due. Only of a complete backend: until then it would speak of what isn't there.
     async fn write_checkpoint(&mut self) -> Result<(), TailError> {
         let complete = self.mirror.is_complete();
+        let flush_due = self.mirror.flush_due.load(Ordering::Acquire) && self.mirror.progress.is_current();
         let (Some(due), Some(position)) = (&mut self.checkpoint, &*self.position) else { return Ok(()) };
         let interval = if due.changes { CHECKPOINT_BUSY } else { CHECKPOINT_QUIET };
         let is_due = !self.mirror.has_checkpoint()
             || due.written.elapsed() >= interval
+            || flush_due
             || self.mirror.inventory_due.load(Ordering::Acquire);
         if !complete || !due.moved || !is_due {
             return Ok(());
@@ -250,6 +252,10 @@ impl<'a> Tail<'a> {
         }
         write_checkpoint(self.mirror, self.backend, position).await?;
         *due = Due { written: Instant::now(), changes: false, moved: false };
+        if flush_due {
+            self.mirror.flush_due.store(false, Ordering::Release);
+            self.mirror.show_progress();
+        }
         Ok(())
     }
 }

@@ -313,8 +313,9 @@ pub(super) fn lapsed(mirror: &Inner) {
 
 /// It is no longer this host's turn, whose lease is given back or lost.
 pub(super) fn is_over(mirror: &Inner) {
-    // Others move it now.
+    // Others move it now, and flush what they write.
     mirror.set_checkpoint_moment(0);
+    mirror.flush_due.store(false, Ordering::Release);
 }
 
 /// Lets others have their turn at once.

@@ -47,9 +47,10 @@ const CLEARED_PER_STATS: usize = 4096;
 /// How many tombstones one step of a scan passes over, per record wanted, before it answers with fewer.
 const PASSED_PER_WANTED: usize = 8;
 
-/// With durability `flush`, a batch is made durable without being asked once this much has been written since the last time:
-/// until then, nothing that was replaced can be used again, and the file grows.
+/// With durability `flush`, a batch is made durable without being asked once this much has been written since the last time, and a
+/// quarter of what is in the file: until then, nothing that was replaced can be used again, and the file grows.
 const MAX_UNFLUSHED_BYTES: u64 = 32 * 1024 * 1024;
+const MIN_UNFLUSHED_BYTES: u64 = 4 * 1024 * 1024;
 
 /// About what a record takes in the file besides its key and value.
 const OVERHEAD_BYTES: u64 = 64;
@@ -72,6 +73,8 @@ pub(crate) struct Database {
     reader: Option<Reader>,
     /// Bytes written since the last durable commit.
     unflushed_bytes: u64,
+    /// How many that may be at the most.
+    most_unflushed_bytes: u64,
     /// Whether there is hardly any room on the disk.
     is_tight: bool,
     /// Whether opening it took reading all of it.
@@ -104,15 +107,18 @@ impl Database {
             totals,
             reader: None,
             unflushed_bytes: 0,
+            most_unflushed_bytes: MAX_UNFLUSHED_BYTES,
             is_tight: false,
             #[cfg(test)]
             was_verified: was_verified.load(Ordering::Relaxed),
         })
     }
 
-    /// Whether there is hardly any room on the disk, so that little may be written that can wait.
-    pub(crate) fn set_tight(&mut self, is_tight: bool) {
+    /// Whether there is hardly any room on the disk, so that little may be written that can wait; and how much may be written at the
+    /// most before it is made durable.
+    pub(crate) fn set_room(&mut self, is_tight: bool, most_unflushed_bytes: u64) {
         self.is_tight = is_tight;
+        self.most_unflushed_bytes = most_unflushed_bytes;
     }
 
     /// The record of each key.
@@ -267,9 +273,9 @@ impl Database {
         self.totals.entries.bytes.saturating_add(self.totals.wasted_bytes)
     }
 
-    /// Whether something was answered that a crash would take back.
-    pub(crate) fn has_unflushed(&self) -> bool {
-        self.unflushed_bytes > 0
+    /// Bytes that were answered and that a crash would take back.
+    pub(crate) fn unflushed_bytes(&self) -> u64 {
+        self.unflushed_bytes
     }
 
     /// Makes everything durable.
@@ -367,7 +373,7 @@ impl Database {
         }
         write_totals(&transaction, totals)?;
         let unflushed_bytes = self.unflushed_bytes.saturating_add(written_bytes).saturating_add(moved_bytes).max(1);
-        let is_durable = at_once || unflushed_bytes >= MAX_UNFLUSHED_BYTES;
+        let is_durable = at_once || self.is_tight || unflushed_bytes >= self.unflushed_limit();
         if is_durable {
             transaction.set_quick_repair(self.wants_quick_recovery());
         } else {
@@ -377,6 +383,10 @@ impl Database {
         self.totals = totals;
         self.unflushed_bytes = if is_durable { 0 } else { unflushed_bytes };
         Ok(())
+    }
+
+    fn unflushed_limit(&self) -> u64 {
+        (self.length.bytes() / 4).clamp(MIN_UNFLUSHED_BYTES, MAX_UNFLUSHED_BYTES).min(self.most_unflushed_bytes)
     }
 
     fn wants_quick_recovery(&self) -> bool {

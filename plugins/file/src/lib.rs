@@ -12,7 +12,8 @@
 //!   - `flush` (the default): a batch is on the disk when the next `flush` is answered, or before. The host asks for that before it
 //!     counts on a batch, so that nothing is lost to it. A crash of the host, of its machine or of the plugin takes back what came
 //!     after the last one, whole batches, the latest first; never part of a batch. At most about 32 MiB can be lost that way. If the
-//!     disk fails or is full, the same is lost: the next `flush` says so, and puts are refused until then.
+//!     disk fails or is full, the same is lost: the next `flush` says so, and puts are refused until then. From the time on that
+//!     the disk was full, less is at stake each time, down to single batches.
 //!   - `immediate`: a batch is on the disk (`fdatasync`) when it is answered. `flush` finds nothing left to do.
 //! - `cache_size`: how much of the file is kept in the plugin's memory (default `64MiB`). Leave as much again, and room for the
 //!   largest values, within `limits.memory`.
@@ -27,7 +28,8 @@
 //! # What happens when
 //! - **The host is killed.** The next opening finds the state of the last durable batch. Up to 256 MiB it verifies the whole
 //!   file for that, which takes well under a second; a larger file is committed in a way that needs no verifying.
-//! - **The disk is full.** Puts are `quota-exceeded`; reads and deletes go on. Puts work again when there is room.
+//! - **The disk is full.** Puts are `quota-exceeded`; reads and deletes go on. Puts work again when there is room: on the disk for
+//!   `shard-N.reserve` (4 MiB, kept beside the file and given up to deletes when the disk is full), or after deletes.
 //! - **The directory can't be written to.** Opening is refused, with a text that says so.
 //! - **The file is damaged.** Opening, or the call that notices, is `corrupt`. Move the file away: the mirror fills a new one
 //!   from MongoDB.
@@ -72,6 +74,9 @@ pub struct FileStore {
     database: Option<Database>,
     /// Why writes that were answered are gone, until `flush` has said so.
     lost: Option<String>,
+    /// How much may be written before it is made durable. Less once the disk was found full: what is replaced takes room until then,
+    /// and what a full disk takes back has to be done again, so that it might never come to an end.
+    most_unflushed_bytes: u64,
 }
 
 impl Backend for FileStore {
@@ -178,7 +183,7 @@ impl FileStore {
         Incidents::new(place.incidents()).watch();
         let mut reserve = Reserve::new(place.reserve());
         let database = open_database(&place, options, &mut reserve)?;
-        Ok(Self { place, options, reserve, database: Some(database), lost: None })
+        Ok(Self { place, options, reserve, database: Some(database), lost: None, most_unflushed_bytes: u64::MAX })
     }
 
     /// Makes sure that puts of that many bytes in all don't take the room that deletes need, nor hide a loss.
@@ -202,7 +207,7 @@ impl FileStore {
             Some(database) => database,
             None => open_database(&self.place, self.options, &mut self.reserve).map_err(for_now)?,
         };
-        database.set_tight(!self.reserve.is_there());
+        database.set_room(!self.reserve.is_there(), self.most_unflushed_bytes);
         let failure = match work(&mut database) {
             Ok(answer) => {
                 self.database = Some(database);
@@ -221,8 +226,9 @@ impl FileStore {
         }
         if cause == Cause::Full {
             self.reserve.found_full(database.held_bytes());
+            self.most_unflushed_bytes = self.most_unflushed_bytes.min(database.unflushed_bytes() / 4);
         }
-        if database.has_unflushed() {
+        if database.unflushed_bytes() > 0 {
             self.lost = Some(error.to_string());
         }
         Err(error)
@@ -258,8 +264,8 @@ fn open_database(place: &Place, options: Options, reserve: &mut Reserve) -> Resu
     if let History::Hopeless(first) = history {
         let incidents = place.incidents_name();
         let found = format_args!(
-            "it made the plugin crash or hang, first so: {first}. Whoever has put a sound copy in its place since removes {incidents}, \
-             which remembers that"
+            "it made the plugin crash or hang (whoever has put a sound copy in its place since removes {incidents}, which remembers \
+             that), first so: {first}"
         );
         return Err(failure::damaged(&name, found));
     }

@@ -5,8 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use futures::TryStreamExt as _;
+use memcell_host::clock::Clock;
 use memcell_host::config::BackendConfig;
-use memcell_tests::host::{TestHost, eventually, in_memory, remote};
+use memcell_host::memcell::MemCell;
+use memcell_host::mirror::MirrorState;
+use memcell_tests::host::{TestHost, eventually, file, in_memory, remote};
 use memcell_tests::redis::RedisServer;
 use mongodb::bson::doc;
 use serde_json::{Value, json};
@@ -110,6 +114,61 @@ async fn a_collection_that_is_exchanged_is_compared_anew() -> Result<()> {
             && is_mirrored(&host, &ids).await?)
     })
     .await?;
+    host.stop().await?;
+    Ok(())
+}
+
+/// A change takes its revision from the clock before it lands. A document that had none, and was read in between by somebody who
+/// copies everything, must not be taken for the newer one when its copy arrives at last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_document_without_a_revision_is_older_than_its_changes() -> Result<()> {
+    let host = TestHost::start(vec![in_memory()?]).await?;
+    host.live().await?;
+    let ids = append(&host, 4, 3).await?;
+    host.collection.update_many(doc! {}, doc! { "$unset": { "revision": 1 } }).await?;
+    host.settled().await?;
+    let before: Vec<MemCell> =
+        host.collection.clone_with_type().find(doc! {}).await?.map_ok(MemCell::from_raw).try_collect().await?;
+    assert!(before.iter().all(|document| document.revision().is_none()));
+    host.json("PATCH", &format!("/v1/memcells/{}", ids[0]), &json!({ "summary": "new" })).await?;
+    host.request("DELETE", &format!("/v1/memcells/{}", ids[1])).await?;
+    host.request("DELETE", &format!("/v1/memcells/{}?hard=true", ids[2])).await?;
+    host.settled().await?;
+    let reading = Clock::new().before_changes();
+    let mirror = Arc::clone(&host.store.mirrors()[0]);
+    assert_eq!(mirror.copy(before, reading).await?.written, 3);
+    assert_eq!(host.mirrored(&ids[0]).await?.unwrap()["summary"], "new");
+    for deleted in &ids[1..] {
+        assert_eq!(host.mirrored(deleted).await?, None);
+    }
+    let verified = done(&host, &json!({ "kind": "verify", "deep": true })).await?;
+    assert_eq!(figures(&verified), [], "{verified}");
+    host.stop().await?;
+    Ok(())
+}
+
+/// That everything is gone is told, also while a backend is filled for the first time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_is_dropped_during_a_filling_leaves_nothing() -> Result<()> {
+    let (directory, server) = (tempfile::tempdir()?, RedisServer::start(&[])?);
+    let mut host = TestHost::start(vec![]).await?;
+    append(&host, 5, 6000).await?;
+    let redis = BackendConfig { name: "redis".to_owned(), ..remote(&[server.address()], &[])? };
+    host.restart(vec![file(directory.path())?, redis]).await?;
+    for mirror in host.store.mirrors().iter() {
+        let begun = |state: &MirrorState| matches!(state, MirrorState::Backfilling { copied } if *copied > 0);
+        let is_past = |state: &MirrorState| begun(state) || *state == MirrorState::Live;
+        mirror.watch_state().wait_for(is_past).await?;
+    }
+    host.collection.drop().await?;
+    let id = append(&host, 6, 1).await?.remove(0);
+    for (backend, mirror) in host.store.mirrors().iter().enumerate() {
+        eventually("nothing else is left", async || {
+            let is_live = mirror.state() == MirrorState::Live;
+            Ok(is_live && mirror.entries().await == Some(1) && host.mirrored_by(backend, &id).await?.is_some())
+        })
+        .await?;
+    }
     host.stop().await?;
     Ok(())
 }

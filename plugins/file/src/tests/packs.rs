@@ -191,7 +191,7 @@ fn on_a_full_disk_packs_are_cleared_sooner_and_little_by_little() {
         database.apply(&writes, &rule()).unwrap();
     };
     let database = backend.store.database.as_mut().unwrap();
-    database.set_tight(true);
+    database.set_room(true, u64::MAX);
     delete_each_fifth(database);
     let (after, _) = audited(&backend);
     assert!(after > packs - 30 && after < packs, "{packs} packs, then {after}");
