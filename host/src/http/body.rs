@@ -127,13 +127,21 @@ async fn read(body: Body, announced: Option<u64>, limit: u64, memory: &BodyMemor
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
-    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-        Category::Data => ApiError::invalid_body(error.to_string()),
-        Category::Syntax | Category::Eof | Category::Io => {
+    let error = match serde_json::from_slice(bytes) {
+        Ok(parsed) => return Ok(parsed),
+        Err(error) => error,
+    };
+    if error.classify() == Category::Data {
+        return Err(ApiError::invalid_body(error.to_string()));
+    }
+    match serde_json::from_slice::<Value>(bytes) {
+        // Where one of several words belongs, the parser takes anything else for a mistake of syntax.
+        Ok(value) => serde_json::from_value(value).map_err(|error| ApiError::invalid_body(error.to_string())),
+        Err(_) => {
             let detail = format!("the body is not valid json: {error}");
-            ApiError::new(StatusCode::BAD_REQUEST, "malformed_json", detail)
+            Err(ApiError::new(StatusCode::BAD_REQUEST, "malformed_json", detail))
         }
-    })
+    }
 }
 
 fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
@@ -240,6 +248,17 @@ mod tests {
         for (text, code) in [(" [1]", "invalid_body"), ("[1", "malformed_json"), ("1", "invalid_body")] {
             let error = parse_object::<Named>(text.as_bytes()).unwrap_err();
             assert_eq!(error.code(), code, "{text}");
+        }
+        #[derive(Debug, serde::Deserialize)]
+        enum Word {
+            One,
+        }
+        assert!(matches!(parse::<Word>(b"\"One\""), Ok(Word::One)));
+        for (text, code) in
+            [("1", "invalid_body"), ("null", "invalid_body"), ("\"Two\"", "invalid_body"), ("+", "malformed_json")]
+        {
+            let error = parse::<Word>(text.as_bytes()).unwrap_err();
+            assert_eq!(error.code(), code, "{text}: {}", error.detail());
         }
         let error = parse::<Vec<u8>>(b"{}").unwrap_err();
         assert_eq!((error.status().as_u16(), error.code()), (422, "invalid_body"));

@@ -17,7 +17,7 @@ use crate::jobs::{JobKind, JobOrder};
 
 /// What is to be done.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a json object with `kind`")]
 pub(super) struct JobRequest {
     /// `backfill` copies all MemCells to a backend; `verify` compares them with their copies; `repair` also mends what differs;
     /// `restore` brings MemCells back that only the backend has; `rekey` rewrites copies that are encrypted, compressed or written

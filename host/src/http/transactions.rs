@@ -19,7 +19,7 @@ use crate::store::{Operation, OperationResult};
 
 /// Writes that take place together or not at all, in their order; later ones see what earlier ones did.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a json object with `operations`")]
 pub(super) struct TransactionRequest {
     #[schema(value_type = Vec<OperationRequest>)]
     operations: Vec<Value>,
@@ -27,7 +27,7 @@ pub(super) struct TransactionRequest {
 
 /// One write.
 #[derive(Deserialize, ToSchema)]
-#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields, expecting = "a json object with `op`")]
 enum OperationRequest {
     /// As `POST /v1/memcells`.
     Append {

@@ -257,31 +257,32 @@ impl Task<'_> {
     /// # Errors
     /// [`TaskError::Hopeless`] if it never will be.
     pub(super) async fn ready(&self, fits: impl Fn(&MirrorState) -> bool) -> Result<(), TaskError> {
-        let mut state = self.mirror.watch_state();
-        // What it waits for is what this job is to bring about, and can't beside it.
-        let never = |state: &MirrorState| {
-            let is_degraded = matches!(state, MirrorState::Degraded { .. });
-            self.job.kind == JobKind::Restore && is_degraded && self.mirror.is_undecided()
-        };
-        let trouble = match &*state.borrow() {
-            state if fits(state) => return Ok(()),
-            MirrorState::Degraded { reason } => format!("waits for the backend, which is degraded: {reason}"),
-            state => format!("waits for the backend, which is {}", state.name()),
-        };
-        self.trouble.is(trouble);
-        let settled = |state: &MirrorState| {
-            fits(state) || never(state) || matches!(state, MirrorState::Failed { .. } | MirrorState::Closed)
-        };
-        let Ok(state) = state.wait_for(settled).await.map(|state| state.clone()) else {
-            return Err(TaskError::NotReady("gone".to_owned()));
-        };
-        match state {
-            MirrorState::Failed { reason } => Err(TaskError::Hopeless(format!("the backend has failed: {reason}"))),
-            MirrorState::Closed => Err(TaskError::NotReady("closed".to_owned())),
-            MirrorState::Degraded { reason } => Err(TaskError::Hopeless(reason)),
-            _ => {
-                self.trouble.is_over();
-                Ok(())
+        let mut states = self.mirror.watch_state();
+        let mut has_waited = false;
+        loop {
+            let state = states.borrow_and_update().clone();
+            let reason = match state {
+                state if fits(&state) => {
+                    if has_waited {
+                        self.trouble.is_over();
+                    }
+                    return Ok(());
+                }
+                MirrorState::Failed { reason } => {
+                    return Err(TaskError::Hopeless(format!("the backend has failed: {reason}")));
+                }
+                MirrorState::Closed => return Err(TaskError::NotReady("closed".to_owned())),
+                // What it waits for is what this job is to bring about, and can't beside it.
+                MirrorState::Degraded { reason } if self.job.kind == JobKind::Restore && self.mirror.is_undecided() => {
+                    return Err(TaskError::Hopeless(reason));
+                }
+                MirrorState::Degraded { reason } => format!("degraded: {reason}"),
+                state => state.name().to_owned(),
+            };
+            self.trouble.is(format!("waits for the backend, which is {reason}"));
+            has_waited = true;
+            if states.changed().await.is_err() {
+                return Err(TaskError::NotReady("gone".to_owned()));
             }
         }
     }

@@ -207,10 +207,11 @@ async fn look_after(mirror: &Inner, backend: &Backend, place: &mut Place) {
                     matches!(error, TailError::Refill(RefillError::Suspicious { .. } | RefillError::GoneBack { .. }));
                 mirror.undecided.store(asks, Ordering::Release);
                 mirror.set_state(MirrorState::Degraded { reason: error.to_string() });
-                if mirror.progress.newest_applied() > come_to {
+                // What only an operator can decide isn't asked for again and again.
+                if !asks && mirror.progress.newest_applied() > come_to {
                     retry = RETRY_MIN;
                 }
-                if turn::is_outlasted_by(retry) {
+                if !asks && turn::is_outlasted_by(retry) {
                     // Another host may have more luck meanwhile.
                     turn::give_back(mirror).await;
                     turn::is_over(mirror);

@@ -562,13 +562,15 @@ impl Inner {
         if !matches!(state, MirrorState::Degraded { .. }) {
             self.undecided.store(false, Ordering::Release);
         }
-        let changed = self.state.send_if_modified(|current| {
-            let changed = current.name() != state.name();
-            if *current == MirrorState::Closed {
+        let mut changed = false;
+        // Of the same state for another reason, those who wait for it want to know as well.
+        self.state.send_if_modified(|current| {
+            if *current == MirrorState::Closed || *current == state {
                 return false;
             }
+            changed = current.name() != state.name();
             *current = state.clone();
-            changed
+            true
         });
         if changed {
             self.metrics.state(state.name(), &STATE_NAMES);

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use memcell_tests::artifacts;
@@ -78,6 +79,9 @@ fn samples(path: &Path, count: usize) -> Result<()> {
     Ok(fs::write(path, lines.join("\n"))?)
 }
 
+/// Longer than a new stream of changes reaches back.
+const STREAMS_REACH_BACK: Duration = Duration::from_secs(7);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rekey_goes_on_after_a_kill_and_the_old_key_can_be_removed() -> Result<()> {
     let place = Place::new().await?;
@@ -88,6 +92,9 @@ async fn a_rekey_goes_on_after_a_kill_and_the_old_key_can_be_removed() -> Result
     let both = format!("{first}\nkeys.second.file = \"second.key\"");
     let memcell = place.configure(first, "encryption_key = \"first\"")?;
     memcell.import(&place.path("in.jsonl")).await?;
+    // A stream of changes begins some seconds back. What it told after the reload would be written under the new key, and leave nothing
+    // to be rewritten.
+    tokio::time::sleep(STREAMS_REACH_BACK).await;
     let host = memcell.serve(&place.path("log")).await?;
     let backend = async || Ok::<Value, anyhow::Error>(place.get("/v1/backends").await?["items"][0].clone());
     let is_live = async || Ok(backend().await?["state"] == "live" && backend().await?["entries"] == 1200);
