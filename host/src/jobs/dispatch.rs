@@ -117,7 +117,7 @@ async fn look_after(inner: &Inner, job: JobRecord) -> Result<Option<JobRecord>> 
         let is_done =
             parts.iter().all(|part| part.done) && (job.kind != JobKind::Rekey || rekey::conclude(&mirror, &parts));
         let examined = parts.iter().map(|part| part.tally.examined).sum();
-        is_done.then(|| match shortfall(&job, examined) {
+        is_done.then(|| match shortfall(job.kind, job.estimate, examined) {
             None => (JobState::Done, None),
             short => (JobState::Failed, short),
         })
@@ -138,13 +138,12 @@ async fn look_after(inner: &Inner, job: JobRecord) -> Result<Option<JobRecord>> 
 /// What is wrong with a job that has come across so many entries, if it is a restore that found far fewer than the backend had when it
 /// was ordered. To whoever looks through it from the start again, a store that has lost its data meanwhile looks like one that never
 /// had more.
-fn shortfall(job: &JobRecord, examined: u64) -> Option<String> {
-    let is_short = job.kind == JobKind::Restore && examined < job.estimate / 4 * 3;
+fn shortfall(kind: JobKind, estimate: u64, examined: u64) -> Option<String> {
+    let is_short = kind == JobKind::Restore && examined < estimate / 4 * 3;
     is_short.then(|| {
         format!(
-            "the backend had about {} entries when this was ordered, and only {examined} were there to be looked at: it has lost the \
-             others meanwhile, unless they have expired. What was brought back stays in mongodb",
-            job.estimate
+            "the backend had about {estimate} entries when this was ordered, and only {examined} were there to be looked at: it has lost \
+             the others meanwhile, unless they have expired. What was brought back stays in mongodb"
         )
     })
 }
@@ -199,33 +198,16 @@ fn count_end(inner: &Inner, job: &JobRecord, state: JobState) {
 
 #[cfg(test)]
 mod tests {
-    use bson::DateTime;
-
     use super::*;
 
     #[test]
     fn a_restore_that_found_much_less_than_there_was_has_failed() {
-        let job = |kind, estimate| JobRecord {
-            id: "1".to_owned(),
-            kind,
-            backend: "local".to_owned(),
-            host: None,
-            deep: false,
-            sweep: false,
-            rate: None,
-            state: JobState::Running,
-            reason: None,
-            cancel: false,
-            estimate,
-            created_at: DateTime::now(),
-            ended_at: None,
-        };
-        let reason = shortfall(&job(JobKind::Restore, 6000), 2000).unwrap();
+        let reason = shortfall(JobKind::Restore, 6000, 2000).unwrap();
         assert!(reason.contains("6000") && reason.contains("only 2000"), "{reason}");
-        assert!(shortfall(&job(JobKind::Restore, 1500), 0).is_some());
+        assert!(shortfall(JobKind::Restore, 1500, 0).is_some());
         for (estimate, examined) in [(6000, 6000), (6000, 5000), (6000, 7000), (0, 0), (0, 5), (3, 2)] {
-            assert_eq!(shortfall(&job(JobKind::Restore, estimate), examined), None, "{examined} of {estimate}");
+            assert_eq!(shortfall(JobKind::Restore, estimate, examined), None, "{examined} of {estimate}");
         }
-        assert_eq!(shortfall(&job(JobKind::Verify, 6000), 0), None);
+        assert_eq!(shortfall(JobKind::Verify, 6000, 0), None);
     }
 }
