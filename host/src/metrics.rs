@@ -86,6 +86,16 @@ impl Metrics {
         self.host.http_request_duration.get_or_create(&HttpRoute { route, method }).observe(elapsed.as_secs_f64());
     }
 
+    /// How many connections clients have open.
+    pub fn http_connections(&self, open: usize) {
+        self.host.http_connections.get_or_create(&[]).set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    /// Connections that there was no room for, none included: what hasn't been counted yet is there to be compared with.
+    pub fn http_refusals(&self, refused: u64) {
+        self.host.http_connections_refused.get_or_create(&[]).inc_by(refused);
+    }
+
     /// Whether MongoDB answered when it was asked just now.
     pub fn mongodb_up(&self, up: bool) {
         self.host.mongodb_up.get_or_create(&[]).set(i64::from(up));

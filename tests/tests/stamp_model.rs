@@ -206,16 +206,16 @@ impl Steps<'_> {
         let state = self.state;
         let clock = state.clock + 1;
         let is_alone = state.inserting.is_none() && state.changing.is_none();
-        if state.operations_left == 0 {
+        if state.operations_left == 0 || !(is_alone || self.without == Without::InsertAlone) {
             return;
         }
-        if state.inserting.is_none() && (is_alone || self.without == Without::InsertAlone) {
+        if state.inserting.is_none() {
             let revision = if self.without == Without::InsertByClock { 1 } else { clock };
             let mut after = State { clock: clock.max(revision), inserting: Some(revision), ..state.clone() };
             Self::spend(&mut after);
             self.next.push(after);
         }
-        if state.changing.is_none() && (is_alone || self.without == Without::InsertAlone) {
+        if state.changing.is_none() {
             let mut after = State { clock, changing: Some(clock), ..state.clone() };
             Self::spend(&mut after);
             self.next.push(after);

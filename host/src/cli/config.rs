@@ -1,5 +1,6 @@
 //! `memcell config`: whether a configuration is fine, an example of one, and having a host take one over.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -117,6 +118,8 @@ struct ReportedBackend<'a> {
     name: &'a str,
     plugin: String,
     plugin_found: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a str>,
     enabled: bool,
     required: bool,
 }
@@ -127,11 +130,11 @@ fn check(path: &Path, json: bool) -> Result<Exit, Failure> {
     let loaded = Config::load_with(path, |config| {
         let mut problems = Security::read(config).err().unwrap_or_default();
         problems.extend(runtime.block_on(obstacles(config)));
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        if problems.is_empty() { Ok(runtime.block_on(missed(config))) } else { Err(problems) }
     });
     match loaded {
-        Ok((config, ())) if json => output::json_line(&summary(&config))?,
-        Ok((config, ())) => output::write(describe(path, &config).as_bytes())?,
+        Ok((config, missed)) if json => output::json_line(&summary(&config, &missed))?,
+        Ok((config, missed)) => output::write(describe(path, &config, &missed).as_bytes())?,
         Err(error) if json => {
             output::json_line(&refusal(&error))?;
             return Ok(Exit::Config);
@@ -171,6 +174,19 @@ async fn obstacles(config: &Config) -> Vec<Problem> {
         }
     }
     obstacles
+}
+
+/// By backend, why a plugin can't be loaded that a host starts without.
+async fn missed(config: &Config) -> BTreeMap<String, String> {
+    let mut missed = BTreeMap::new();
+    for backend in config.backends.iter().filter(|backend| backend.enabled && !backend.required) {
+        if place(backend) == Place::Here
+            && let Some((key, error)) = unloadable(backend).await
+        {
+            missed.insert(backend.name.clone(), format!("{key}: {error}"));
+        }
+    }
+    missed
 }
 
 /// Why the plugin of a backend can't be loaded, with the key to mend.
@@ -221,11 +237,12 @@ fn refusal(error: &ConfigError) -> Report<'_> {
     }
 }
 
-fn summary(config: &Config) -> Report<'_> {
+fn summary<'a>(config: &'a Config, missed: &'a BTreeMap<String, String>) -> Report<'a> {
     let backends = config.backends.iter().map(|backend| ReportedBackend {
         name: &backend.name,
         plugin: backend.plugin.to_string(),
         plugin_found: place(backend) == Place::Here,
+        problem: missed.get(&backend.name).map(String::as_str),
         enabled: backend.enabled,
         required: backend.required,
     });
@@ -240,7 +257,7 @@ fn summary(config: &Config) -> Report<'_> {
     }
 }
 
-fn describe(path: &Path, config: &Config) -> String {
+fn describe(path: &Path, config: &Config, missed: &BTreeMap<String, String>) -> String {
     let mut text = format!("{} is fine\n", path.display());
     // Writing to a string can't fail.
     let _ = writeln!(
@@ -267,6 +284,9 @@ fn describe(path: &Path, config: &Config) -> String {
             (true, Place::NoFile) => ", which is no file that is there: the host starts without this backend",
         };
         let _ = writeln!(text, "  backend   {}: {}{state}", backend.name, backend.plugin);
+        if let Some(problem) = missed.get(&backend.name) {
+            let _ = writeln!(text, "            can't be loaded, and the host starts without it: {problem}");
+        }
     }
     text
 }

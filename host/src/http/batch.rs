@@ -16,7 +16,7 @@ use super::openapi::{BodyProblems, CommonProblems};
 use super::parameters::validation;
 use super::schemas::{MemCellMap, NewMemCellSchema};
 use super::uri::{NoParameters, Parameters};
-use crate::memcell::{EventId, MemCell, NewMemCell};
+use crate::memcell::{EventId, MemCell, NewMemCell, Unique};
 use crate::store::Mirrored;
 
 /// The most ids in one batch read: the answer is held in memory before it is sent.
@@ -83,7 +83,7 @@ pub(super) struct BatchGet {
 pub(super) async fn append_many(
     State(api): State<Api>,
     Parameters(NoParameters): Parameters<NoParameters>,
-    JsonBody(body): JsonBody<Value>,
+    JsonBody(Unique(body)): JsonBody<Unique>,
 ) -> Answer {
     let Value::Array(elements) = body else {
         return Err(ApiError::invalid_body("a batch is a json array of MemCells"));

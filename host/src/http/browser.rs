@@ -7,7 +7,7 @@ use axum::http::header::{
 };
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use std::net::IpAddr;
 
 use super::body::check_media_type;
@@ -45,23 +45,18 @@ impl Hosts {
     /// so that his pages may read the answer. An address can't be made to lead anywhere else.
     ///
     /// # Errors
-    /// `unknown_host`; `invalid_argument` for several hosts. None for a request that doesn't name a host: browsers always do.
+    /// `unknown_host`. None for a request that doesn't name a host: browsers always do.
     pub(super) fn check(&self, head: &Parts) -> Answer<()> {
         if !self.is_strict {
             return Ok(());
         }
-        let mut given = head.headers.get_all(HOST).iter();
-        let header = given.next();
+        let header = head.headers.get(HOST);
         let host = head.uri.authority().map(Authority::as_str).or(header.and_then(|value| value.to_str().ok()));
         let is_known = match (host, header) {
             (Some(host), _) => host_of(host).is_some_and(|host| self.knows(&host)),
             (None, Some(_)) => false,
             (None, None) => true,
         };
-        if given.next().is_some() {
-            let detail = "the request has more than one host header, and one is what it may have";
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_argument", detail));
-        }
         if is_known {
             return Ok(());
         }
@@ -110,6 +105,21 @@ impl Hosts {
         let is_own = own.is_some_and(|own| own.eq_ignore_ascii_case(origin.as_str()));
         !is_own && !self.named.iter().any(|name| name.eq_ignore_ascii_case(origin.host()))
     }
+}
+
+/// Refuses what HTTP/1.1 has to refuse: a request that doesn't say which host it is for, or says it twice. Whatever stands between may
+/// take it for another one than this does.
+///
+/// # Errors
+/// `invalid_argument`.
+pub(super) fn check_addressed(head: &Parts) -> Answer<()> {
+    let headers = head.headers.get_all(HOST).iter().count();
+    let detail = match headers {
+        0 if head.version == Version::HTTP_11 => "the request has no host header, which HTTP/1.1 requires",
+        0 | 1 => return Ok(()),
+        _ => "the request has more than one host header, and one is what it may have",
+    };
+    Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_argument", detail))
 }
 
 /// The host of `host:port`, in lower case.
@@ -175,12 +185,26 @@ mod tests {
             assert!(!check("/", &[("host", host)]), "{host}");
         }
         assert!(check("/", &[]), "no browser");
-        assert!(!check("/", &[("host", "localhost"), ("host", "evil.example")]));
         assert!(check("http://localhost:1/", &[("host", "evil.example")]), "what the request line says counts");
         assert!(!check("http://evil.example/", &[("host", "localhost")]));
         let anywhere = Hosts::new(&[], false);
         assert!(anywhere.check(&head("GET", "/", &[("host", "db.internal")])).is_ok());
         assert!(Hosts::new(&["x".into()], false).check(&head("GET", "/", &[("host", "db.internal")])).is_err());
+    }
+
+    #[test]
+    fn a_request_is_for_one_host() {
+        let check = |version: Version, headers: &[(&str, &str)]| {
+            let mut head = head("GET", "/", headers);
+            head.version = version;
+            check_addressed(&head).is_ok()
+        };
+        let (one, two) = (("host", "localhost"), ("host", "evil.example"));
+        for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+            assert_eq!(check(version, &[]), version != Version::HTTP_11, "{version:?}");
+            assert!(check(version, &[one]), "{version:?}");
+            assert!(!check(version, &[one, one]) && !check(version, &[one, two]), "{version:?}");
+        }
     }
 
     #[test]

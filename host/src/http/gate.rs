@@ -11,7 +11,7 @@ use axum::http::{HeaderValue, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::access::Caller;
-use super::browser::Hosts;
+use super::browser::{Hosts, check_addressed};
 use super::error::{Answer, ApiError};
 use super::rate::{Client, RateLimiter};
 use crate::config::HttpConfig;
@@ -71,6 +71,7 @@ impl Gate {
         let is_exempt = ALWAYS.contains(&route);
         let request = if is_exempt { None } else { Some(self.room()?) };
         self.check_size(head)?;
+        check_addressed(head)?;
         let access = self.security.access();
         if access.is_open() {
             self.hosts.check(head)?;

@@ -4,7 +4,6 @@ use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use serde_json::Value;
 
 use super::Api;
 use super::answers::{self, Annotate as _};
@@ -15,7 +14,7 @@ use super::parameters::{DeleteParameters, ReadParameters};
 use super::schemas::{Deleted, MemCellSchema, NewMemCellSchema, PatchSchema, Restored};
 use super::uri::{NoParameters, Parameters, Segment, shown};
 use crate::Error;
-use crate::memcell::{EventId, NewMemCell, Patch};
+use crate::memcell::{EventId, NewMemCell, Patch, Unique};
 
 /// Append a MemCell
 ///
@@ -40,7 +39,7 @@ use crate::memcell::{EventId, NewMemCell, Patch};
 pub(super) async fn append(
     State(api): State<Api>,
     Parameters(NoParameters): Parameters<NoParameters>,
-    JsonBody(body): JsonBody<Value>,
+    JsonBody(Unique(body)): JsonBody<Unique>,
 ) -> Answer {
     let cell = NewMemCell::from_api(object(body, "a MemCell")?)?;
     let written = api.store.append(cell).await?;
@@ -106,7 +105,7 @@ pub(super) async fn update(
     State(api): State<Api>,
     Segment(id): Segment,
     Parameters(NoParameters): Parameters<NoParameters>,
-    JsonBody(body): JsonBody<Value>,
+    JsonBody(Unique(body)): JsonBody<Unique>,
 ) -> Answer {
     let id = EventId::parse(&id)?;
     let patch = Patch::from_api(object(body, "a patch")?)?;

@@ -15,6 +15,7 @@ use super::router;
 use crate::config::HttpConfig;
 use crate::descriptors;
 use crate::jobs::Jobs;
+use crate::metrics::Metrics;
 use crate::reload::Reloader;
 use crate::security::Security;
 use crate::store::MemCellStore;
@@ -50,8 +51,9 @@ pub async fn serve(
     security: Security,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let metrics = Arc::clone(store.metrics());
     let router = router(store, jobs, reloader, config, security.clone());
-    let mut door = Door::new(Attendant::new(router, security, config), config.max_connections);
+    let mut door = Door::new(Attendant::new(router, security, config), config.max_connections, metrics);
     let mut listener = listener;
     tokio::pin!(shutdown);
     loop {
@@ -59,7 +61,7 @@ pub async fn serve(
             () = &mut shutdown => break,
             // This `accept` never fails: it waits and tries again when there are no file descriptors left, for example.
             (stream, peer) = Listener::accept(&mut listener) => door.open(stream, peer),
-            Some(ended) = door.connections.join_next() => log_end(ended),
+            Some(ended) = door.connections.join_next() => door.close(ended),
         }
     }
     door.attendant.drain(config.shutdown_grace);
@@ -72,7 +74,7 @@ pub async fn serve(
     drop(listener);
     let ended = async {
         while let Some(ended) = door.connections.join_next().await {
-            log_end(ended);
+            door.close(ended);
         }
     };
     if tokio::time::timeout(config.shutdown_grace, ended).await.is_err() {
@@ -90,10 +92,11 @@ struct Door {
     slots: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     said: Option<Instant>,
+    metrics: Arc<Metrics>,
 }
 
 impl Door {
-    fn new(attendant: Attendant, wanted: usize) -> Self {
+    fn new(attendant: Attendant, wanted: usize, metrics: Arc<Metrics>) -> Self {
         let most = descriptors::connections().map_or(wanted, |possible| wanted.min(possible));
         if most < wanted {
             tracing::warn!(
@@ -102,6 +105,8 @@ impl Door {
                 "http.max_connections is more than this process may have files open; raise its limit (ulimit -n, LimitNOFILE)"
             );
         }
+        metrics.http_connections(0);
+        metrics.http_refusals(0);
         Self {
             attendant: Arc::new(attendant),
             connections: JoinSet::new(),
@@ -109,6 +114,7 @@ impl Door {
             slots: Arc::new(Semaphore::new(most)),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             said: None,
+            metrics,
         }
     }
 
@@ -122,8 +128,10 @@ impl Door {
                 drop(slot);
                 ended
             });
+            self.count();
             return;
         }
+        self.metrics.http_refusals(1);
         if self.said.is_none_or(|said| said.elapsed() > REFUSALS_SAID) {
             self.said = Some(Instant::now());
             tracing::warn!(
@@ -142,13 +150,19 @@ impl Door {
             });
         }
     }
-}
 
-/// A client that goes away is nothing to worry about, but somebody who looks for it should find it.
-fn log_end(ended: Result<io::Result<()>, tokio::task::JoinError>) {
-    match ended {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
-        Err(error) => tracing::error!(%error, "the task of a connection failed"),
+    /// Sees to a connection that has ended. A client that goes away is nothing to worry about, but somebody who looks for it should
+    /// find it.
+    fn close(&self, ended: Result<io::Result<()>, tokio::task::JoinError>) {
+        self.count();
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
+            Err(error) => tracing::error!(%error, "the task of a connection failed"),
+        }
+    }
+
+    fn count(&self) {
+        self.metrics.http_connections(self.most.saturating_sub(self.slots.available_permits()));
     }
 }

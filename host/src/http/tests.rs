@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONTENT_TYPE, HOST, RETRY_AFTER};
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::routing::get;
 use serde_json::{Value, json};
@@ -65,11 +65,12 @@ async fn send(api: &Router, request: Request<Body>) -> Answered {
 }
 
 fn bare(method: &str, uri: &str) -> Request<Body> {
-    Request::builder().method(method).uri(uri).body(Body::empty()).unwrap()
+    Request::builder().method(method).uri(uri).header(HOST, "localhost").body(Body::empty()).unwrap()
 }
 
 fn with_body(method: &str, uri: &str, content_type: &str, body: impl Into<Body>) -> Request<Body> {
-    Request::builder().method(method).uri(uri).header(CONTENT_TYPE, content_type).body(body.into()).unwrap()
+    let request = Request::builder().method(method).uri(uri).header(HOST, "localhost");
+    request.header(CONTENT_TYPE, content_type).body(body.into()).unwrap()
 }
 
 fn with_json(method: &str, uri: &str, body: &Value) -> Request<Body> {
@@ -110,6 +111,7 @@ fn check_problem(answered: &Answered, status: u16, code: &str) {
 #[tokio::test]
 async fn bad_requests_are_problems() {
     let api = api().await;
+    let twice = "{\"timestamp\":\"2025-06-26\",\"x\":{\"a\":1,\"a\":2}}";
     let large = json!({ "timestamp": "2025-06-26", "summary": "x".repeat(1000) });
     let one = format!("/v1/memcells/{ID}");
     for (request, status, code) in [
@@ -169,6 +171,14 @@ async fn bad_requests_are_problems() {
         (with_json("POST", "/v1/memcells/batch-get", &json!({ "event_ids": [], "x": 1 })), 422, "invalid_body"),
         (with_json("POST", "/v1/transactions", &json!({ "operations": {} })), 422, "invalid_body"),
         (with_json("POST", "/v1/transactions", &json!({ "operations": [{ "op": "x" }] })), 422, "invalid_body"),
+        (with_body("POST", "/v1/memcells", "application/json", twice), 422, "invalid_body"),
+        (with_body("PATCH", &one, "application/json", twice), 422, "invalid_body"),
+        (with_body("POST", "/v1/memcells/batch", "application/json", format!("[{twice}]")), 422, "invalid_body"),
+        (
+            with_body("POST", "/v1/transactions", "application/json", format!("{{\"operations\":[{twice}]}}")),
+            422,
+            "invalid_body",
+        ),
         (bare("GET", &format!("/v1/memcells?user_id={}", "x".repeat(64_512))), 414, "uri_too_long"),
         (with_headers(bare("GET", "/v1/memcells"), 101), 431, "headers_too_large"),
         (with_header(bare("GET", "/healthz"), "host", "evil.example"), 403, "unknown_host"),
@@ -245,9 +255,9 @@ async fn without_mongodb_operations_are_unavailable_soon() {
 #[tokio::test]
 async fn requests_keep_their_id_and_count_by_route() {
     let api = api().await;
-    let request =
-        Request::builder().uri(format!("/v1/memcells/{ID}/x")).header("x-request-id", "abc-1").body(Body::empty());
-    let answered = send(&api, request.unwrap()).await;
+    let mut request = bare("GET", &format!("/v1/memcells/{ID}/x"));
+    request.headers_mut().insert("x-request-id", "abc-1".parse().unwrap());
+    let answered = send(&api, request).await;
     assert_eq!(answered.header("x-request-id"), Some("abc-1"));
     send(&api, bare("GET", "/v1/memcells/nonsense")).await;
     let answered = send(&api, bare("GET", "/metrics")).await;

@@ -14,7 +14,7 @@ use super::openapi::{BodyProblems, CommonProblems, NotFoundProblem, TakenProblem
 use super::schemas::{NewMemCellSchema, PatchSchema, TransactionAnswer};
 use super::uri::{NoParameters, Parameters};
 use crate::Result;
-use crate::memcell::{EventId, NewMemCell, Patch};
+use crate::memcell::{EventId, NewMemCell, Patch, Unique};
 use crate::store::{Operation, OperationResult};
 
 /// Writes that take place together or not at all, in their order; later ones see what earlier ones did.
@@ -22,7 +22,7 @@ use crate::store::{Operation, OperationResult};
 #[serde(deny_unknown_fields, expecting = "a json object with `operations`")]
 pub(super) struct TransactionRequest {
     #[schema(value_type = Vec<OperationRequest>)]
-    operations: Vec<Value>,
+    operations: Vec<Unique>,
 }
 
 /// One write.
@@ -106,7 +106,7 @@ pub(super) async fn transact(
     JsonObject(request): JsonObject<TransactionRequest>,
 ) -> Answer {
     let mut operations = Vec::with_capacity(request.operations.len());
-    for (index, value) in request.operations.into_iter().enumerate() {
+    for (index, Unique(value)) in request.operations.into_iter().enumerate() {
         operations.push(read(value).map_err(|error| error.within(format_args!("operation {index}")))?);
     }
     let names: Vec<&'static str> = operations.iter().map(name).collect();

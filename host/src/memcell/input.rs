@@ -3,11 +3,12 @@
 use bson::raw::cstr;
 use bson::{Bson, DateTime, Document, RawBson, RawDocumentBuf, Timestamp};
 use serde::de::IgnoredAny;
+use serde_json::error::Category;
 use serde_json::{Map, Value};
 
 use super::extended::read_document;
 use super::rules::{convert_field, found};
-use super::{EventId, MemCell};
+use super::{EventId, MemCell, Unique};
 use crate::{Error, ErrorKind, Result};
 
 /// The largest MemCell, in bytes of BSON: MongoDB's limit of 16 MiB, less 16 KiB for what the host adds to it.
@@ -65,7 +66,7 @@ impl NewMemCell {
     /// # Errors
     /// As [`NewMemCell::from_api`].
     pub fn from_import_line(line: &str) -> Result<Self> {
-        let value: Value = serde_json::from_str(line.trim_start_matches('\u{feff}')).map_err(not_json)?;
+        let Unique(value) = serde_json::from_str(line.trim_start_matches('\u{feff}')).map_err(not_json)?;
         let Value::Object(mut fields) = value else {
             return Err(Error::new(ErrorKind::InvalidDocument, "a MemCell is a json object"));
         };
@@ -250,7 +251,11 @@ fn encode(document: &Document) -> Result<RawDocumentBuf> {
 }
 
 fn not_json(source: serde_json::Error) -> Error {
-    Error::new(ErrorKind::InvalidDocument, format!("not valid json: {source}")).with_source(source)
+    let message = match source.classify() {
+        Category::Data => source.to_string(),
+        _ => format!("not valid json: {source}"),
+    };
+    Error::new(ErrorKind::InvalidDocument, message).with_source(source)
 }
 
 fn unencodable(source: bson::error::Error) -> Error {

@@ -9,6 +9,7 @@ mod input;
 pub(crate) mod json;
 mod key;
 mod rules;
+mod unique;
 
 #[cfg(test)]
 pub(crate) mod arbitrary;
@@ -22,3 +23,4 @@ pub use id::EventId;
 pub use input::{MAX_DOCUMENT_BYTES, NewMemCell, Patch};
 pub use json::Fidelity;
 pub use key::DocumentKey;
+pub(crate) use unique::Unique;

@@ -492,6 +492,7 @@ fn a_bad_import_line_says_what_is_wrong() {
         (r#"{"_id":[1],"timestamp":"2025-06-26"}"#, "_id", "an _id can't be a list"),
         (r#"{"timestamp":{"$date":"x"}}"#, "timestamp", "$date"),
         (r#"{"timestamp":"2025-06-26","updated_at":5}"#, "updated_at", "expected a datetime"),
+        (r#"{"timestamp":"2025-06-26","x":{"a":1,"a":1}}"#, "", "\"a\" is given twice"),
     ] {
         check_refused(NewMemCell::from_import_line(line), field, message);
     }

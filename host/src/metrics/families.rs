@@ -84,6 +84,10 @@ families! {
         http_requests: Counter[HttpAnswer],
         /// Time from the head of an HTTP request to the head of its answer.
         http_request_duration: Histogram[HttpRoute] in Seconds by request_buckets,
+        /// Connections that clients have open; `http.max_connections` is how many there may be.
+        http_connections: Gauge[NoLabels],
+        /// Connections that were refused because there were as many as there may be.
+        http_connections_refused: Counter[NoLabels],
         /// Whether MongoDB answered when it was last asked, which is done every 5 seconds: 1 or 0.
         mongodb_up: Gauge[NoLabels],
         /// When the oldest change happened that MongoDB's oplog still has; absent where that can't be read (rights,

@@ -103,6 +103,18 @@ fn a_required_plugin_has_to_be_there() {
     assert!(ended.stderr.contains("backends.a.plugin: x.wasm is not a WebAssembly file"), "{ended:#?}");
 }
 
+#[test]
+fn a_plugin_that_a_host_starts_without_is_checked_as_well() {
+    let bench = Bench::new("[mongodb]\nuri = \"embedded\"\n[backends.a]\nplugin = \"x.wasm\"\n");
+    fs::write(bench.path("x.wasm"), "").unwrap();
+    let ended = bench.run(&["config", "check"]).with(0);
+    let told = "can't be loaded, and the host starts without it: plugin: x.wasm is not a WebAssembly file";
+    assert!(ended.stdout.contains(told), "{ended:#?}");
+    let report = &bench.run(&["config", "check", "--json"]).with(0).lines()[0];
+    let problem = report["backends"][0]["problem"].as_str().unwrap_or_default();
+    assert!(report["fine"] == true && problem.contains("not a WebAssembly file"), "{report}");
+}
+
 /// Documents of every type in canonical Extended JSON, as `export` writes them: the host's own fields last.
 fn typed_documents() -> Vec<Value> {
     let times = json!({ "$date": { "$numberLong": "1750896210123" } });

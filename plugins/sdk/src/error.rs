@@ -71,3 +71,36 @@ impl Error {
         Self::Other(text.into())
     }
 }
+
+/// A text without the numbers that the standard library puts behind what the system says, as in «Permission denied (os error 2)»:
+/// those of WASI are others than the ones that an operator would look up.
+#[cfg(any(test, target_family = "wasm"))]
+pub(crate) fn without_numbers(text: String) -> String {
+    const BEFORE: &str = " (os error ";
+    let mut parts = text.split(BEFORE);
+    let mut told = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => told.push_str(rest),
+            _ => told.extend([BEFORE, part]),
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_the_sandbox_are_not_told() {
+        for (text, expected) in [
+            ("", ""),
+            ("Permission denied (os error 2)", "Permission denied"),
+            ("a (os error 2); b (os error 63) c", "a; b c"),
+            ("a (os error x) b (os error 4", "a (os error x) b (os error 4"),
+        ] {
+            assert_eq!(without_numbers(text.to_owned()), expected);
+        }
+    }
+}

@@ -108,15 +108,16 @@ impl<H: Hosted> two_phase::Guest for H {
 
 impl From<error::Error> for wit::Error {
     fn from(error: error::Error) -> Self {
+        let told = error::without_numbers;
         match error {
-            error::Error::InvalidArgument(text) => Self::InvalidArgument(text),
-            error::Error::TooLarge(text) => Self::TooLarge(text),
-            error::Error::Unavailable(text) => Self::Unavailable(text),
+            error::Error::InvalidArgument(text) => Self::InvalidArgument(told(text)),
+            error::Error::TooLarge(text) => Self::TooLarge(told(text)),
+            error::Error::Unavailable(text) => Self::Unavailable(told(text)),
             error::Error::Timeout => Self::Timeout,
-            error::Error::QuotaExceeded(text) => Self::QuotaExceeded(text),
-            error::Error::Corrupt(text) => Self::Corrupt(text),
-            error::Error::Unsupported(text) => Self::Unsupported(text),
-            error::Error::Other(text) => Self::Other(text),
+            error::Error::QuotaExceeded(text) => Self::QuotaExceeded(told(text)),
+            error::Error::Corrupt(text) => Self::Corrupt(told(text)),
+            error::Error::Unsupported(text) => Self::Unsupported(told(text)),
+            error::Error::Other(text) => Self::Other(told(text)),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use memcell_host::config::{Config, HostConfig, HttpConfig, MongoServer, MongoUri, ScheduleConfig};
 use memcell_host::jobs::Jobs;
@@ -91,5 +91,8 @@ fn request(data: &[u8]) -> Option<Request<Body>> {
         let colon = line.iter().position(|&byte| byte == b':')?;
         request = request.header(line.get(..colon)?, line.get(colon + 1..)?.trim_ascii());
     }
-    request.body(body.to_vec().into()).ok()
+    let mut request = request.body(body.to_vec().into()).ok()?;
+    // Without one, nothing else would be looked at.
+    request.headers_mut().entry(header::HOST).or_insert(HeaderValue::from_static("localhost"));
+    Some(request)
 }

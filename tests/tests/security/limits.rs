@@ -122,6 +122,11 @@ async fn connections_beyond_the_bound_hear_so() -> Result<()> {
     for client in &mut open {
         ensure!(client.ask("GET", "/v1/memcells", "", "").await?.status == 200, "those that are there go on");
     }
+    let inside = open.first_mut().context("a client")?;
+    let figures = inside.ask("GET", "/metrics", "", "").await?;
+    for figure in ["memcell_http_connections 3\n", "memcell_http_connections_refused_total 20\n"] {
+        ensure!(String::from_utf8_lossy(&figures.body).contains(figure), "{figures:?}");
+    }
     drop(open);
     eventually("there is room", async || Ok(client(&host).await?.ask("GET", "/healthz", "", "").await?.status == 200))
         .await
