@@ -60,6 +60,40 @@ async fn backends_that_do_not_load() -> Result<()> {
     Ok(())
 }
 
+/// What the system does for a plugin ends when the system lets it, whatever the deadline says: somebody else has to tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_whose_file_system_hangs_says_so() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let pipe = directory.path().join("pipe");
+    ensure!(std::process::Command::new("mkfifo").arg(&pipe).status()?.success());
+    let mut config = hostile(&[("mode", "pipe"), ("on", "put")])?;
+    config.grants.directory = Some(directory.path().to_path_buf());
+    let host = TestHost::start(vec![config]).await?;
+    host.live().await?;
+    let id = host.append(&memcell("hangs")).await?;
+    let state = async || Ok::<_, anyhow::Error>(host.request("GET", "/v1/backends").await?.body["items"][0].clone());
+    eventually("it is said", async || {
+        let shown = state().await?;
+        Ok(shown["state"] == "degraded" && shown["reason"].to_string().contains("doesn't let it be cut off"))
+    })
+    .await?;
+    let started = Instant::now();
+    let read = host.request("GET", &format!("/v1/memcells/{id}")).await?;
+    assert_eq!((read.status, read.header("x-memcell-validation")), (200, "unavailable"));
+    ensure!(started.elapsed() < PROMPT, "{:?}", started.elapsed());
+    // The system answers again.
+    let writer = tokio::task::spawn_blocking(move || {
+        let writer = std::fs::File::options().write(true).open(&pipe)?;
+        std::fs::remove_file(&pipe)?;
+        Ok::<_, std::io::Error>(writer)
+    });
+    drop(writer.await??);
+    host.live().await?;
+    eventually("it catches up", async || Ok(host.mirrored(&id).await?.is_some())).await?;
+    host.stop().await?;
+    Ok(())
+}
+
 /// Backends that misbehave in every call, in every way there is a guest for.
 #[tokio::test(flavor = "multi_thread")]
 async fn backends_that_break_in_every_call() -> Result<()> {

@@ -44,6 +44,9 @@ pub(super) struct ShardHandle {
     ended: CancellationToken,
 }
 
+/// How long a shard's thread has to be overdue to count as held up. A host that was stopped for a while isn't.
+const HELD_UP_FOR: Duration = Duration::from_secs(1);
+
 /// What all shards of a backend have in common or amount to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackendLoad {
@@ -130,6 +133,12 @@ impl Backend {
     /// What the plugin said of itself, once its first instance is open.
     pub fn capabilities(&self) -> Option<Capabilities> {
         self.shards.iter().find_map(|shard| shard.status.capabilities())
+    }
+
+    /// Whether the thread of a shard should have been back from its plugin for a second: a deadline ends whatever a plugin computes or
+    /// waits for, but not what the system does for it.
+    pub fn is_held_up(&self) -> bool {
+        self.shards.iter().any(|shard| shard.status.is_overdue_for(HELD_UP_FOR))
     }
 
     /// How much is waiting and in use.

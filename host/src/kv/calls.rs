@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::bindings::exports::memcell::kv::store::{Condition, Entry, Mark, Outcome, Page, Usage};
 use super::bindings::memcell::kv::types::Error as GuestError;
 use super::bindings::with_digests::exports::memcell::kv::digests::Digest;
 use super::error::KvError;
 use super::instance::Instance;
+use super::status::ShardStatus;
 use super::write::Write;
 use crate::config::BackendConfig;
 use crate::metrics::BackendMetrics;
@@ -47,13 +48,21 @@ pub(super) struct Calls {
     max_key_bytes: usize,
     max_value_bytes: usize,
     metrics: BackendMetrics,
+    status: Arc<ShardStatus>,
+    call_timeout: Duration,
     /// The last error that speaks against the backend as a whole, until somebody takes it.
     trouble: Option<KvError>,
     success: bool,
 }
 
 impl Calls {
-    pub(super) fn new(instance: Instance, config: &BackendConfig, max_read: MaxRead, metrics: BackendMetrics) -> Self {
+    pub(super) fn new(
+        instance: Instance,
+        config: &BackendConfig,
+        max_read: MaxRead,
+        metrics: BackendMetrics,
+        status: Arc<ShardStatus>,
+    ) -> Self {
         let capabilities = instance.capabilities();
         // What couldn't be read again isn't written.
         let readable = usize::try_from(config.limits.response.saturating_sub(ANSWER_OVERHEAD_BYTES));
@@ -64,6 +73,8 @@ impl Calls {
             max_value_bytes: readable.unwrap_or(usize::MAX).min(capabilities.max_value_bytes as usize),
             max_read,
             metrics,
+            status,
+            call_timeout: config.limits.call_timeout,
             trouble: None,
             success: false,
         }
@@ -95,6 +106,8 @@ impl Calls {
             Err(error) => error.label(),
         };
         let elapsed = started.elapsed();
+        // Another call may follow.
+        self.status.expect_back_within(self.call_timeout);
         self.metrics.kv_call(function, label, items, elapsed);
         tracing::debug!(function, items, result = label, ?elapsed, "plugin called");
         match &result {

@@ -59,6 +59,7 @@ impl Shard {
         let mut generation = 0;
         let mut phase = self.open(&mut breaker, &mut generation).await;
         loop {
+            self.status.is_back();
             self.count_cpu();
             phase = match phase {
                 Phase::Running(calls) => {
@@ -99,6 +100,8 @@ impl Shard {
     }
 
     async fn open(&self, breaker: &mut Breaker, generation: &mut u64) -> Phase {
+        let limits = &self.config.limits;
+        self.status.expect_back_within(limits.open_timeout.saturating_add(limits.call_timeout));
         match self.open_instance().await {
             Ok(instance) => {
                 self.status.opened(instance.capabilities());
@@ -109,7 +112,7 @@ impl Shard {
                 }
                 *generation += 1;
                 tracing::info!(backend = %self.config.name, shard = self.number, generation, "plugin instance opened");
-                let calls = Calls::new(instance, &self.config, self.max_read.clone(), self.metrics.clone());
+                let calls = self.calls(instance);
                 if breaker.is_open() {
                     return self.probe(calls, breaker, *generation).await;
                 }
@@ -129,6 +132,11 @@ impl Shard {
         }
     }
 
+    fn calls(&self, instance: Instance) -> Calls {
+        let (max_read, metrics, status) = (self.max_read.clone(), self.metrics.clone(), Arc::clone(&self.status));
+        Calls::new(instance, &self.config, max_read, metrics, status)
+    }
+
     /// An instance that holds what those before it did.
     async fn open_instance(&self) -> Result<Instance, KvError> {
         let mut instance = Instance::open(&self.plugin, &self.config, &self.grants, self.number).await?;
@@ -140,6 +148,7 @@ impl Shard {
 
     /// Half-open: one health check decides.
     async fn probe(&self, mut calls: Calls, breaker: &mut Breaker, generation: u64) -> Phase {
+        self.status.expect_back_within(self.config.limits.call_timeout);
         self.status.set_probed(true);
         let health = calls.health().await;
         self.status.set_probed(false);
@@ -155,6 +164,7 @@ impl Shard {
 
     /// Does what was taken. Once an instance breaks, the rest is refused: it can be asked for again.
     async fn work(&self, mut calls: Calls, taken: Taken, breaker: &mut Breaker) -> Phase {
+        self.status.expect_back_within(self.config.limits.call_timeout);
         let mut broken = self.answer_requests(&mut calls, taken.requests).await.err();
         let mut direct = Vec::new();
         for work in taken.work {

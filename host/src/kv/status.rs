@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -43,6 +44,9 @@ pub(super) struct ShardStatus {
     capabilities: OnceLock<Capabilities>,
     memory_bytes: AtomicU64,
     restarts: AtomicU64,
+    start: Instant,
+    /// By when the thread ought to be back from its plugin, in milliseconds since `start`; 0: it isn't there.
+    due: AtomicU64,
 }
 
 impl ShardStatus {
@@ -53,7 +57,24 @@ impl ShardStatus {
             capabilities: OnceLock::new(),
             memory_bytes: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
+            start: Instant::now(),
+            due: AtomicU64::new(0),
         }
+    }
+
+    /// The thread goes into its plugin, which a deadline brings it back from by then; unless it is the system that doesn't come back.
+    pub(super) fn expect_back_within(&self, limit: Duration) {
+        self.due.store(millis(self.start.elapsed().saturating_add(limit)).max(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn is_back(&self) {
+        self.due.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the thread should have been back for so long.
+    pub(super) fn is_overdue_for(&self, time: Duration) -> bool {
+        let due = self.due.load(Ordering::Relaxed);
+        due != 0 && millis(self.start.elapsed()) > due.saturating_add(millis(time))
     }
 
     pub(super) fn set_state(&self, state: ShardState) {
@@ -108,9 +129,26 @@ impl ShardStatus {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_went_in_can_be_overdue() {
+        let status = ShardStatus::new();
+        assert!(!status.is_overdue_for(Duration::ZERO));
+        status.expect_back_within(Duration::MAX);
+        assert!(!status.is_overdue_for(Duration::ZERO));
+        status.expect_back_within(Duration::ZERO);
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(status.is_overdue_for(Duration::ZERO) && !status.is_overdue_for(Duration::from_secs(60)));
+        status.is_back();
+        assert!(!status.is_overdue_for(Duration::ZERO));
+    }
 
     #[test]
     fn the_breaker_is_half_open_only_while_it_is_asked() {

@@ -43,10 +43,37 @@ pub(super) async fn keep(mirror: Arc<Inner>, engine: Engine, purpose: Purpose) {
         }
     };
     // Whatever is cut off here can be done again: all of it is idempotent, and the queues are closed by others.
-    closing.run_until_cancelled(work).await;
+    let watched = async {
+        tokio::select! {
+            () = work => {}
+            () = watch_over(&mirror) => {}
+        }
+    };
+    closing.run_until_cancelled(watched).await;
     mirror.accepts.store(false, Ordering::Release);
     leave(&mirror, place).await;
     turn::give_back(&mirror).await;
+}
+
+/// Says so if a call of the plugin doesn't come back, for its shard can't. Never ends.
+async fn watch_over(mirror: &Inner) {
+    loop {
+        tokio::time::sleep(WATCH_PERIOD).await;
+        let Some(backend) = mirror.backend.get() else { continue };
+        let is_held_up = backend.is_held_up();
+        match (mirror.held_up.swap(is_held_up, Ordering::AcqRel), is_held_up) {
+            (false, true) => {
+                let state = mirror.held_up_state();
+                tracing::warn!(backend = %mirror.config.name, reason = state.reason(), "the backend is held up");
+                mirror.set_state(state);
+            }
+            (true, false) => {
+                tracing::warn!(backend = %mirror.config.name, "the backend is no longer held up");
+                mirror.show_progress();
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Writes nothing to the backend, and says whether it can be read.
@@ -123,6 +150,9 @@ async fn start(mirror: &Inner, plugin: &Plugin) -> Result<Backend, String> {
         }
     }
 }
+
+/// How often somebody looks whether the shards are held up.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// How far the mirror has come.
 #[derive(Default)]

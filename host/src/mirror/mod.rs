@@ -126,6 +126,8 @@ struct Inner {
     gone_back: AtomicBool,
     /// Whether it goes on only once somebody has said, or done, what is to become of copies that may be all that is left.
     undecided: AtomicBool,
+    /// Whether a call of the plugin goes on and on, and can't be cut off.
+    held_up: AtomicBool,
     /// Whether somebody has said that it may remove most of what the backend holds.
     may_remove_most: AtomicBool,
     /// Whether copies that look as if they were current may not be: nobody has told what changed since they were written.
@@ -203,6 +205,7 @@ impl Mirror {
             loss_unexplained: AtomicBool::new(false),
             gone_back: AtomicBool::new(false),
             undecided: AtomicBool::new(false),
+            held_up: AtomicBool::new(false),
             may_remove_most: AtomicBool::new(false),
             compare_due: AtomicBool::new(false),
             instances_lost: AtomicBool::new(false),
@@ -559,6 +562,9 @@ impl Mirror {
 
 impl Inner {
     fn set_state(&self, state: MirrorState) {
+        let passes =
+            matches!(state, MirrorState::Live | MirrorState::CatchingUp { .. } | MirrorState::Backfilling { .. });
+        let state = if passes && self.held_up.load(Ordering::Acquire) { self.held_up_state() } else { state };
         if !matches!(state, MirrorState::Degraded { .. }) {
             self.undecided.store(false, Ordering::Release);
         }
@@ -577,6 +583,15 @@ impl Inner {
             let (backend, state, reason) = (&self.config.name, state.name(), state.reason());
             tracing::info!(backend, state, reason, "mirror state changed");
         }
+    }
+
+    fn held_up_state(&self) -> MirrorState {
+        let reason = format!(
+            "a call of the plugin has gone on for more than {:?}, and the system doesn't let it be cut off: see whether the file system of \
+             its directory answers",
+            self.config.limits.call_timeout
+        );
+        MirrorState::Degraded { reason }
     }
 
     /// Whether all shards have an instance that answers.

@@ -156,13 +156,24 @@ async fn stand_by(
     mirror.turn.set_other(Some(name.to_owned()));
     let LeaseNote { passed_millis, newest_millis, complete, store } = &holder.note;
     if !complete {
+        let own_name = mirror.identity.split('#').next().unwrap_or_default();
         let reason = if name.is_empty() {
             "it is not known to be complete, and no host mirrors to it yet".to_owned()
+        } else if name == own_name {
+            format!(
+                "an earlier run of {name}, or another host of that name, was copying to the shared backend; this one goes on when \
+                 nothing was heard of it for {} s",
+                LENGTH.as_secs()
+            )
         } else {
             format!("{name} is copying to the shared backend")
         };
         mirror.set_state(MirrorState::Degraded { reason });
         return Ok(());
+    }
+    // The holder's may have become another one, by a change of its settings or after a loss.
+    if mirror.accepts() && !store.is_empty() && mirror.anchor().store != *store {
+        mirror.accepts.store(false, Ordering::Release);
     }
     if !mirror.accepts() {
         let Ok(stored) = Checkpoint::read(backend, &mirror.repository.namespace()).await else { return Ok(()) };
@@ -183,7 +194,8 @@ async fn stand_by(
                 mirror.set_state(MirrorState::Degraded { reason });
                 return Ok(());
             }
-            Found::Position { .. } => {
+            Found::Position { anchor, .. } => {
+                mirror.set_anchor(anchor);
                 mirror.checkpoint_holds(stored.bytes);
                 mirror.accept();
             }

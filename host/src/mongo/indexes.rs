@@ -29,6 +29,17 @@ pub(super) async fn ensure(collection: &Collection<RawDocumentBuf>, timeout: Dur
     Ok(())
 }
 
+/// Creates them all in a collection that is there and has none of them: it is a new one, made by a write after the one before was dropped
+/// or another took its name. Where some are missing, somebody may have reasons. Answers whether it did.
+pub(super) async fn restore(collection: &Collection<RawDocumentBuf>, timeout: Duration) -> Result<bool> {
+    let (present, wanted) = (keys_present(collection, timeout).await?, wanted());
+    if present.is_empty() || wanted.iter().any(|index| present.contains(&index.keys)) {
+        return Ok(false);
+    }
+    bounded(BUILD_TIMEOUT, collection.create_indexes(wanted)).await?;
+    Ok(true)
+}
+
 /// What the indexes of a collection are on; of one that isn't there: nothing.
 pub(super) async fn keys_present<T: Send + Sync>(
     collection: &Collection<T>,

@@ -117,6 +117,12 @@ impl Repository {
         indexes::ensure(&self.documents.collection, self.timeout).await
     }
 
+    /// Creates the indexes of a collection that has come into the place of another one, and answers whether it was such a one. Waits as
+    /// [`Repository::ensure_indexes`] does.
+    pub async fn restore_indexes(&self) -> Result<bool> {
+        indexes::restore(&self.documents.collection, self.timeout).await
+    }
+
     /// Inserts the document under a new revision.
     ///
     /// # Errors

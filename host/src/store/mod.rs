@@ -49,6 +49,9 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const INDEX_RETRY_MIN: Duration = Duration::from_millis(250);
 const INDEX_RETRY_MAX: Duration = Duration::from_secs(15);
 
+/// How often the collection is looked at for whether it still has indexes.
+const INDEX_PERIOD: Duration = Duration::from_secs(10);
+
 /// MemCells in MongoDB, mirrored. Cheap to clone; all clones are one store.
 ///
 /// Futures of its operations can be dropped at any time; a write that was begun goes on to its end then, copies included.
@@ -220,7 +223,7 @@ impl MemCellStore {
         backends.validator =
             validated.map(|mirror| Validator::new(mirror, &repository, &config.validation, &mismatches));
         let closing = CancellationToken::new();
-        tokio::spawn(closing.clone().run_until_cancelled_owned(create_indexes(repository.clone())));
+        tokio::spawn(closing.clone().run_until_cancelled_owned(keep_indexes(repository.clone())));
         tokio::spawn(closing.clone().run_until_cancelled_owned(watch::keep(repository.clone(), Arc::clone(&metrics))));
         let inner = Inner {
             identity: surroundings.identity,
@@ -400,17 +403,20 @@ fn identity(host: &HostConfig) -> Arc<str> {
     format!("{}#{}", host.name, bson::oid::ObjectId::new().to_hex()).into()
 }
 
-/// Tries until MongoDB has them all.
-async fn create_indexes(repository: Repository) {
+/// Tries until MongoDB has all indexes, and sees to it that a collection that replaces this one gets them as well.
+async fn keep_indexes(repository: Repository) {
     let mut pause = INDEX_RETRY_MIN;
+    while let Err(error) = repository.ensure_indexes().await {
+        tracing::warn!(?error, "could not create the indexes yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(INDEX_RETRY_MAX);
+    }
     loop {
-        match repository.ensure_indexes().await {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(?error, "could not create the indexes yet");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(INDEX_RETRY_MAX);
-            }
+        tokio::time::sleep(INDEX_PERIOD).await;
+        match repository.restore_indexes().await {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("the collection was replaced by one without indexes, which were created anew"),
+            Err(error) => tracing::debug!(?error, "the indexes could not be looked at"),
         }
     }
 }

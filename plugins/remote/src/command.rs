@@ -1,5 +1,6 @@
 //! What the servers are asked about one key, or a few that are written together.
 
+use memcell_plugin::Condition;
 use redis::Value;
 
 use crate::connection::Connection;
@@ -29,6 +30,11 @@ impl Command<'_> {
             Self::Record(key) | Self::Header(key) => key,
             Self::Script(call) => call.writes.first().map_or("", |write| &write.key),
         }
+    }
+
+    /// Whether it writes over whatever is there.
+    pub(crate) fn overwrites(&self) -> bool {
+        matches!(self, Self::Script(call) if call.rule.condition() == Condition::Always)
     }
 
     /// How much of an answer is a value, in bytes.

@@ -31,6 +31,10 @@ pub(crate) enum Failure {
     /// The server is there again without what it had: the host has to copy everything anew.
     #[error("{0}")]
     Emptied(String),
+    /// The server was started again, and may have gone back to what it had saved: the host has to know before it writes over what says how
+    /// far its copies had come.
+    #[error("{0}")]
+    Restarted(String),
     /// More values than one answer to the host may have.
     #[error("the values of a batch come to more than {limit_bytes} bytes")]
     TooLarge { limit_bytes: usize },
@@ -49,6 +53,7 @@ impl Failure {
     pub(crate) fn ends_connection(&self) -> bool {
         match self {
             Self::Server { error, .. } => matches!(error.code(), "READONLY" | "MASTERDOWN" | "NOAUTH"),
+            Self::Restarted(_) => false,
             _ => true,
         }
     }
@@ -80,7 +85,9 @@ impl From<Failure> for Error {
         let text = failure.to_string();
         match failure {
             Failure::Timeout { .. } => Self::Timeout,
-            Failure::Unreachable { .. } | Failure::Lost { .. } | Failure::NotGranted { .. } => Self::Unavailable(text),
+            Failure::Unreachable { .. } | Failure::Lost { .. } | Failure::NotGranted { .. } | Failure::Restarted(_) => {
+                Self::Unavailable(text)
+            }
             Failure::Server { error, .. } => match error.code() {
                 "OOM" => Self::QuotaExceeded(text),
                 "WRONGTYPE" => Self::Corrupt(text),

@@ -49,7 +49,9 @@
 //!   taking deletes. With any other policy it drops entries that nobody told it to.
 //! - **It should save every write**: `appendonly yes`. What `flush` acknowledges then survives a crash of the host at once, and
 //!   one of the server after a second at the most (`appendfsync everysec`) or at once (`always`). With `persistent = "false"`,
-//!   the host copies everything again after each restart of the server. A server that comes back empty is noticed either way.
+//!   the host copies everything again after each restart of the server. A server that comes back empty is noticed either way. One that
+//!   comes back with what it had saved a while ago is too, and the host goes on from there; in a cluster, only if the checkpoint
+//!   (`key_prefix` + `memcell:checkpoint`) lies on the same server, and verifying finds what others lack.
 //! - **A failover can lose writes**, since Redis replicates without waiting. The host's comparing and verifying finds what is
 //!   missing.
 //!
@@ -85,7 +87,7 @@ use redis::cmd;
 use crate::command::Command;
 use crate::deadline::Deadline;
 use crate::failure::Failure;
-use crate::router::Router;
+use crate::router::{Router, restarted_text};
 use crate::script::ScriptCall;
 use crate::settings::Config;
 
@@ -153,6 +155,15 @@ impl Backend for Remote {
             outcomes.extend(layout::outcomes(call.writes.len(), &answer)?);
         }
         Ok(outcomes)
+    }
+
+    /// Says whether a server was restarted since the last time. Until then nothing is written over, such as what tells the host how far its
+    /// copies had come: the server's own word on that counts, for it has gone back along with the copies.
+    fn flush(&mut self) -> Result<()> {
+        match self.router.take_restarted() {
+            Some(address) => Err(Error::unavailable(restarted_text(&address))),
+            None => Ok(()),
+        }
     }
 
     fn hold(&mut self, token: u64) -> Result<()> {

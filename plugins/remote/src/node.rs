@@ -1,5 +1,6 @@
 //! One server: its connection while there is one, when to try again while there is none, and what is known of it.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use redis::{ServerError, Value, cmd};
@@ -25,6 +26,8 @@ pub(crate) struct Node {
     link: Option<Link>,
     /// The life of the server that was spoken to last: a restart begins another one.
     run_id: Option<String>,
+    /// Whether it was restarted, with data, since that was last asked.
+    has_restarted: bool,
     failures: u32,
     retry_at: Option<(Instant, Failure)>,
 }
@@ -39,7 +42,7 @@ pub(crate) struct Link {
 impl Node {
     /// `because` says where the address comes from.
     pub(crate) fn new(address: Address, because: &'static str) -> Self {
-        Self { address, because, link: None, run_id: None, failures: 0, retry_at: None }
+        Self { address, because, link: None, run_id: None, has_restarted: false, failures: 0, retry_at: None }
     }
 
     /// The connection, made if there is none.
@@ -87,6 +90,11 @@ impl Node {
     /// Which life of the server the last connection was to, if it told.
     pub(crate) fn run_id(&self) -> Option<&str> {
         self.run_id.as_deref()
+    }
+
+    /// Whether the server has been restarted, and has data, since this was last asked.
+    pub(crate) fn take_restart(&mut self) -> bool {
+        mem::take(&mut self.has_restarted)
     }
 
     /// Gives the connection up.
@@ -175,8 +183,8 @@ impl Node {
         }
     }
 
-    /// Notices a server that has been started again without its data. Everything this plugin wrote there is gone, and nobody
-    /// but the host can copy it anew.
+    /// Notices a server that has been started again. Without its data, everything this plugin wrote there is gone, and nobody but the host
+    /// can copy it anew; with data, it may be those of a while ago.
     fn check_life(
         &mut self,
         config: &Config,
@@ -196,6 +204,7 @@ impl Node {
             if matches!(connection.call(&cmd("DBSIZE"))?, Value::Int(0)) {
                 return Err(Failure::Emptied(format!("{address} was restarted, and has lost its data")));
             }
+            self.has_restarted = true;
         }
         self.run_id = Some(run_id);
         Ok(())

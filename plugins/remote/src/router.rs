@@ -32,6 +32,13 @@ pub(crate) struct Router {
     topology: Option<Topology>,
     /// Something happened that the topology doesn't explain.
     is_stale: bool,
+    /// Which server may have gone back to what it had saved, until the host was told.
+    restarted: Option<Address>,
+}
+
+/// What the host is told of a server that was restarted.
+pub(crate) fn restarted_text(address: &Address) -> String {
+    format!("{address} was restarted: what it had not saved is gone")
 }
 
 /// A command under way: its number, and where to if not to whoever is in charge.
@@ -62,7 +69,7 @@ struct Round {
 
 impl Router {
     pub(crate) fn new(config: Config) -> Self {
-        Self { config: Rc::new(config), nodes: BTreeMap::new(), topology: None, is_stale: false }
+        Self { config: Rc::new(config), nodes: BTreeMap::new(), topology: None, is_stale: false, restarted: None }
     }
 
     /// One answer per command, in their order.
@@ -96,6 +103,11 @@ impl Router {
             let address = address.unwrap_or_else(|| Address { host: "".into(), port: 0 });
             Failure::Unreachable { address, reason: "the slots of the cluster are moving about".into() }
         })
+    }
+
+    /// The server that was restarted since this was last asked, if one was.
+    pub(crate) fn take_restarted(&mut self) -> Option<Address> {
+        self.restarted.take()
     }
 
     /// The answers of one server to plain commands.
@@ -138,6 +150,7 @@ impl Router {
             failure.map_or(Ok(answers), Err)
         };
         let asked = ask();
+        self.look_for_restart(address);
         asked.inspect_err(|failure| self.node(address).note(failure))
     }
 
@@ -203,6 +216,7 @@ impl Router {
     fn discover(&mut self, address: &Address, deadline: Deadline) -> Result<Topology, Failure> {
         let config = Rc::clone(&self.config);
         let linked = self.node(address).link(&config, deadline).map(|link| link.is_cluster);
+        self.look_for_restart(address);
         let is_cluster = linked.inspect_err(|failure| self.node(address).note(failure))?;
         match (config.cluster, is_cluster) {
             (ClusterMode::Yes, false) => {
@@ -304,6 +318,14 @@ impl Router {
         deadline: Deadline,
     ) -> Result<(), Failure> {
         let config = Rc::clone(&self.config);
+        self.node(address).link(&config, deadline)?;
+        self.look_for_restart(address);
+        let mut asked_for = jobs.iter().filter_map(|job| commands.get(job.number));
+        if let Some(restarted) = &self.restarted
+            && asked_for.any(Command::overwrites)
+        {
+            return Err(Failure::Restarted(restarted_text(restarted)));
+        }
         let link = self.node(address).link(&config, deadline)?;
         for job in jobs {
             if let Some(command) = commands.get(job.number) {
@@ -311,6 +333,12 @@ impl Router {
             }
         }
         link.connection.flush()
+    }
+
+    fn look_for_restart(&mut self, address: &Address) {
+        if self.node(address).take_restart() {
+            self.restarted.get_or_insert_with(|| address.clone());
+        }
     }
 
     fn collect(

@@ -173,6 +173,21 @@ async fn a_collection_that_is_dropped_during_a_filling_leaves_nothing() -> Resul
     Ok(())
 }
 
+/// A collection that a write makes anew has no indexes of its own: nothing would expire, and every query would look at all documents.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_is_made_anew_gets_its_indexes() -> Result<()> {
+    let host = TestHost::start(vec![]).await?;
+    append(&host, 7, 1).await?;
+    let names = async || -> Result<usize> { Ok(host.collection.list_index_names().await?.len()) };
+    eventually("the indexes are there", async || Ok(names().await? > 1)).await?;
+    let before = names().await?;
+    host.collection.drop().await?;
+    append(&host, 8, 1).await?;
+    eventually("they are there again", async || Ok(names().await? == before)).await?;
+    host.stop().await?;
+    Ok(())
+}
+
 /// Changes that leave the revision alone are changes, too: what is seen of one in the middle is no mismatch.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_without_a_revision_are_not_taken_for_mismatches() -> Result<()> {

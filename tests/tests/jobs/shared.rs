@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use memcell_host::config::Config;
 use memcell_host::mirror::MirrorState;
 use memcell_tests::host::{TestHost, eventually, in_memory, remote};
 use memcell_tests::proxy::{Conduct, Proxy};
@@ -201,6 +202,34 @@ async fn a_host_whose_store_is_another_one_says_so() -> Result<()> {
         // The next round finds no trace of this one's.
         server.command::<u64>("DEL own:memcell:checkpoint")?;
     }
+    first.stop().await?;
+    Ok(())
+}
+
+/// Each host is reloaded for itself, and whoever is first may be the one that the others rely on.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_stands_by_notices_that_the_holder_has_moved_to_another_store() -> Result<()> {
+    let server = RedisServer::start(&["--appendonly", "no"])?;
+    let in_store = |prefix: &str| remote(&[server.address()], &[("key_prefix", prefix)]);
+    let first = TestHost::start(vec![in_store("before:")?]).await?;
+    first.live().await?;
+    let second = first.beside("second", vec![in_store("before:")?]).await?;
+    second.live().await?;
+    let moved = |host: &TestHost| -> Result<Config> {
+        Ok(Config { backends: vec![in_store("after:")?], ..host.config.clone() })
+    };
+    first.store.reload(&moved(&first)?).await?;
+    let told = async || {
+        let state = second.store.mirrors()[0].state();
+        Ok(state.reason().is_some_and(|reason| reason.contains("to another store than this host's")))
+    };
+    eventually("the second says what is wrong", told).await?;
+    second.store.reload(&moved(&second)?).await?;
+    second.live().await?;
+    let id = append(&first, 64, 1).await?.remove(0);
+    second.settled().await?;
+    ensure!(second.mirrored(&id).await?.is_some(), "it follows the holder");
+    second.stop().await?;
     first.stop().await?;
     Ok(())
 }

@@ -241,6 +241,39 @@ async fn a_server_that_lost_its_data_is_filled_again() -> Result<()> {
     Ok(())
 }
 
+/// What it had saved is of a while ago, and so is what it knows of how far its copies had come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_went_back_to_what_it_had_saved_catches_up() -> Result<()> {
+    let mut server = RedisServer::start(&["--appendonly", "no"])?;
+    let host = TestHost::start(vec![remote(&[server.address()], &[])?]).await?;
+    host.live().await?;
+    let mut ids = append_many(&host, 30).await?;
+    host.settled().await?;
+    // The checkpoint follows within a second or so.
+    let stamp = || server.command::<String>("HGET memcell:memcell:checkpoint stamp");
+    let before = stamp()?;
+    host.append(&memcell("moves the checkpoint")).await?;
+    eventually("there is a checkpoint", async || Ok(stamp()? != before)).await?;
+    server.command::<()>("SAVE")?;
+    ids.extend(append_many(&host, 20).await?);
+    host.request("DELETE", &format!("/v1/memcells/{}?hard=true", ids[0])).await?;
+    host.json("PATCH", &format!("/v1/memcells/{}", ids[1]), &json!({ "summary": "changed" })).await?;
+    host.settled().await?;
+    let saved = stamp()?;
+    eventually("there is a later checkpoint", async || Ok(stamp()? != saved)).await?;
+    server.kill()?;
+    server.run()?;
+    host.append(&memcell("is written afterwards")).await?;
+    eventually("all copies are as they should be", async || {
+        host.settled().await?;
+        Ok(server.command::<u64>("DBSIZE")? >= 52 && agree(&host, &ids).await.is_ok())
+    })
+    .await?;
+    assert_eq!(host.mirrored(&ids[0]).await?, None, "it was deleted");
+    host.stop().await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_server_takes_deletes_and_later_the_rest() -> Result<()> {
     let server = RedisServer::start(&["--maxmemory-policy", "noeviction"])?;

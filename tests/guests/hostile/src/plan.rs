@@ -36,6 +36,7 @@ pub(crate) enum Mode {
     Descend,
     Exit,
     Nap,
+    Pipe,
     Handles,
     Random,
     WideWrite,
@@ -81,7 +82,7 @@ const FUNCTIONS: [(&str, Option<Function>); 16] = [
     ("close", Some(Function::Close)),
 ];
 
-const MODES: [(&str, Mode); 32] = [
+const MODES: [(&str, Mode); 33] = [
     ("trap", Mode::Trap),
     ("loop", Mode::Loop),
     ("sleep", Mode::Sleep),
@@ -90,6 +91,7 @@ const MODES: [(&str, Mode); 32] = [
     ("descend", Mode::Descend),
     ("exit", Mode::Exit),
     ("nap", Mode::Nap),
+    ("pipe", Mode::Pipe),
     ("handles", Mode::Handles),
     ("random", Mode::Random),
     ("wide-write", Mode::WideWrite),
@@ -122,9 +124,14 @@ impl Mode {
         use Function::{Delete, Get, Open, Put, Scan};
         match self {
             Self::Trap | Self::Loop | Self::Sleep | Self::Memory | Self::Recurse => true,
-            Self::Descend | Self::Exit | Self::Nap | Self::Handles | Self::Random | Self::WideWrite | Self::Print => {
-                true
-            }
+            Self::Descend
+            | Self::Exit
+            | Self::Nap
+            | Self::Pipe
+            | Self::Handles
+            | Self::Random
+            | Self::WideWrite
+            | Self::Print => true,
             Self::LoopInRealloc | Self::WildRealloc | Self::AbsurdLimits => function == Open,
             Self::Error | Self::Timeout | Self::Full | Self::Refuse | Self::GiantError => true,
             Self::ShortAnswer | Self::LongAnswer => matches!(function, Get | Put | Delete),
