@@ -136,7 +136,7 @@ fn check(path: &Path, json: bool) -> Result<Exit, Failure> {
         Ok((config, missed)) if json => output::json_line(&summary(&config, &missed))?,
         Ok((config, missed)) => output::write(describe(path, &config, &missed).as_bytes())?,
         Err(error) if json => {
-            output::json_line(&refusal(&error))?;
+            output::though_unread(output::json_line(&refusal(&error)))?;
             return Ok(Exit::Config);
         }
         Err(error) => return Err(error.into()),

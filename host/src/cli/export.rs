@@ -14,7 +14,7 @@ use serde_json::json;
 use super::progress::{Progress, rate};
 use super::{Exit, Failure, output, session};
 use crate::config::Config;
-use crate::memcell::{Fidelity, MemCell, parse_datetime};
+use crate::memcell::{Fidelity, MemCell, parse_border};
 use crate::query::{Filter, Order, Page, TimeRange, Visibility};
 use crate::shutdown::Shutdown;
 use crate::store::MemCellStore;
@@ -77,7 +77,7 @@ enum Format {
 }
 
 fn time(text: &str) -> Result<DateTime, String> {
-    parse_datetime(text)
+    parse_border(text)
         .ok_or_else(|| "expected an ISO 8601 date or date and time, such as 2025-06-26T00:03:30Z".to_owned())
 }
 

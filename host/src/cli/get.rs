@@ -36,19 +36,16 @@ pub(super) fn run(args: &GetArgs, config: Config, json: bool) -> Result<Exit, Fa
         let found = store.get_many(&args.event_ids, None, Validate::No).await?.value;
         let found: HashMap<EventId, MemCell> =
             found.into_iter().filter_map(|cell| Some((cell.event_id()?, cell))).collect();
-        let mut complete = true;
-        for id in &args.event_ids {
-            complete &= print_one(*id, found.get(id), json)?;
-        }
-        Ok(Exit::fine_if(complete))
+        let mut ids = args.event_ids.iter();
+        output::though_unread(ids.try_for_each(|id| print_one(*id, found.get(id), json)))?;
+        Ok(Exit::fine_if(args.event_ids.iter().all(|id| found.contains_key(id))))
     })
 }
 
-/// Whether there is such a document.
-fn print_one(id: EventId, cell: Option<&MemCell>, json: bool) -> Result<bool, Failure> {
+fn print_one(id: EventId, cell: Option<&MemCell>, json: bool) -> Result<(), Failure> {
     let Some(cell) = cell else {
         output::note(format_args!("there is no MemCell {id}"));
-        return Ok(false);
+        return Ok(());
     };
     let mut text = Vec::new();
     if json {
@@ -58,6 +55,5 @@ fn print_one(id: EventId, cell: Option<&MemCell>, json: bool) -> Result<bool, Fa
             .map_err(|error| Failure::Work(format!("{id} as json: {error}")))?;
     }
     text.push(b'\n');
-    output::write(&text)?;
-    Ok(true)
+    output::write(&text)
 }

@@ -37,6 +37,17 @@ pub(super) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
     write(&json)
 }
 
+/// What was written counts, read or not: the verdict of a command is its exit code as well, and doesn't change for want of a reader.
+///
+/// # Errors
+/// As given, but for [`Failure::OutputClosed`].
+pub(super) fn though_unread(written: Result<(), Failure>) -> Result<(), Failure> {
+    match written {
+        Err(Failure::OutputClosed) => Ok(()),
+        written => written,
+    }
+}
+
 /// Writes one line to the standard error, if anybody listens there: what a command has to do, it does all the same.
 pub(super) fn note(text: impl Display) {
     // One write, so that no other line gets into it.

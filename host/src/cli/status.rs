@@ -43,22 +43,18 @@ pub(super) fn run(args: StatusArgs, config: &Config, json: bool) -> Result<Exit,
             jobs.as_ref().ok().map(|jobs| jobs.items.iter().filter(|job| !job.has_ended()).collect());
         let is_live = |backend: &Value| backend.get("state").and_then(Value::as_str) == Some("live");
         let all_live = backends.items.iter().all(is_live);
-        if json {
-            output::json_line(&json!({ "url": host.url(), "backends": backends.items, "jobs": running }))?;
+        let written = if json {
+            output::json_line(&json!({ "url": host.url(), "backends": backends.items, "jobs": running }))
         } else {
-            output::line(&format!("host at {}", host.url()))?;
-            for backend in &backends.items {
-                output::line(&describe(backend))?;
-            }
-            for job in running.into_iter().flatten() {
-                let progress = &job.progress;
-                let (kind, backend, id) = (&job.kind, &job.backend, &job.id);
-                output::line(&format!(
-                    "job {id}: {kind} of {backend}, {} of about {}",
-                    progress.examined, progress.estimate
-                ))?;
-            }
-        }
+            let mut lines = vec![format!("host at {}", host.url())];
+            lines.extend(backends.items.iter().map(describe));
+            lines.extend(running.into_iter().flatten().map(|job| {
+                let (kind, backend, id, progress) = (&job.kind, &job.backend, &job.id, &job.progress);
+                format!("job {id}: {kind} of {backend}, {} of about {}", progress.examined, progress.estimate)
+            }));
+            output::line(&lines.join("\n"))
+        };
+        output::though_unread(written)?;
         jobs?;
         Ok(Exit::fine_if(all_live))
     })

@@ -9,7 +9,7 @@ use super::Api;
 use super::answers::{self, Annotate as _};
 use super::error::Answer;
 use super::listing::Listing;
-use super::openapi::CommonProblems;
+use super::openapi::{CommonProblems, MediaTypeProblem, TooLargeProblem};
 use super::parameters::{
     DeleteParameters, FilterParameters, PageParameters, Paging, RangeParameters, Scope, ScopeParameters, Selection,
 };
@@ -64,6 +64,8 @@ pub(super) async fn count(State(api): State<Api>, Parameters(Selection(filter)):
     responses(
         (status = 200, description = "How many were deleted", body = Deleted, headers(("x-memcell-mirrored" = String))),
         CommonProblems,
+        MediaTypeProblem,
+        TooLargeProblem,
     )
 )]
 pub(super) async fn delete_many(
@@ -92,6 +94,8 @@ pub(super) async fn delete_many(
             ("x-memcell-mirrored" = String),
         )),
         CommonProblems,
+        MediaTypeProblem,
+        TooLargeProblem,
     )
 )]
 pub(super) async fn restore_many(State(api): State<Api>, Parameters(Scope(scope)): Parameters<Scope>) -> Answer {

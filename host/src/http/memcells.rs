@@ -9,7 +9,9 @@ use super::Api;
 use super::answers::{self, Annotate as _};
 use super::body::{JsonBody, object};
 use super::error::{Answer, ApiError};
-use super::openapi::{BodyProblems, CommonProblems, NotFoundProblem, NothingReadProblem, TakenProblem};
+use super::openapi::{
+    BodyProblems, CommonProblems, MediaTypeProblem, NotFoundProblem, NothingReadProblem, TakenProblem, TooLargeProblem,
+};
 use super::parameters::{DeleteParameters, ReadParameters};
 use super::schemas::{Deleted, MemCellSchema, NewMemCellSchema, PatchSchema, Restored};
 use super::uri::{NoParameters, Parameters, Segment, shown};
@@ -99,6 +101,7 @@ pub(super) async fn get(
         CommonProblems,
         BodyProblems,
         NotFoundProblem,
+        TakenProblem,
     )
 )]
 pub(super) async fn update(
@@ -127,6 +130,8 @@ pub(super) async fn update(
             ("x-memcell-mirrored" = String),
         )),
         CommonProblems,
+        MediaTypeProblem,
+        TooLargeProblem,
         NotFoundProblem,
     )
 )]
@@ -156,6 +161,8 @@ pub(super) async fn delete(
             ("x-memcell-mirrored" = String),
         )),
         CommonProblems,
+        MediaTypeProblem,
+        TooLargeProblem,
         NotFoundProblem,
     )
 )]

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::answers::{self, Annotate as _};
 use super::error::Answer;
-use super::openapi::{CommonProblems, NoMismatchProblem};
+use super::openapi::{CommonProblems, MediaTypeProblem, NoMismatchProblem, ParameterProblem};
 use super::schemas::{BackendList, BackendStateSchema, MismatchList};
 use super::uri::{NoParameters, Parameters, Segments};
 use crate::metrics::Format;
@@ -54,7 +54,7 @@ pub(super) struct Items<T> {
     get,
     path = "/healthz",
     tag = "operations",
-    responses((status = 200, description = "It does", body = Health))
+    responses((status = 200, description = "It does", body = Health), ParameterProblem)
 )]
 pub(super) async fn health(Parameters(NoParameters): Parameters<NoParameters>) -> Answer {
     answers::value(StatusCode::OK, &Health { status: "ok" })
@@ -71,6 +71,7 @@ pub(super) async fn health(Parameters(NoParameters): Parameters<NoParameters>) -
     responses(
         (status = 200, description = "They can", body = Readiness),
         (status = 503, description = "MongoDB does not answer", body = Readiness),
+        ParameterProblem,
     )
 )]
 pub(super) async fn ready(State(api): State<Api>, Parameters(NoParameters): Parameters<NoParameters>) -> Answer {
@@ -97,10 +98,13 @@ pub(super) async fn mongodb_trouble(api: &Api) -> Option<String> {
     get,
     path = "/metrics",
     tag = "operations",
-    responses((
-        status = 200, description = "All figures",
-        content((String = "text/plain"), (String = "application/openmetrics-text")),
-    ))
+    responses(
+        (
+            status = 200, description = "All figures",
+            content((String = "text/plain"), (String = "application/openmetrics-text")),
+        ),
+        ParameterProblem,
+    )
 )]
 pub(super) async fn metrics(
     State(api): State<Api>,
@@ -162,7 +166,7 @@ pub(super) struct Repaired {
         ("backend" = String, Path, description = "The backend whose copy is wrong"),
         ("event_id" = String, Path, description = "The MemCell, as the list of mismatches has it"),
     ),
-    responses((status = 200, description = "What came of it", body = Repaired), CommonProblems, NoMismatchProblem)
+    responses((status = 200, description = "What came of it", body = Repaired), CommonProblems, MediaTypeProblem, NoMismatchProblem)
 )]
 pub(super) async fn repair(
     State(api): State<Api>,

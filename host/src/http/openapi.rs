@@ -135,7 +135,7 @@ fn text_header() -> RefOr<Header> {
     get,
     path = "/openapi.json",
     tag = "operations",
-    responses((status = 200, description = "The OpenAPI document", body = serde_json::Value))
+    responses((status = 200, description = "The OpenAPI document", body = serde_json::Value), ParameterProblem)
 )]
 pub(super) async fn document(State(api): State<Api>, Parameters(NoParameters): Parameters<NoParameters>) -> Answer {
     Ok(answers::json(StatusCode::OK, api.openapi))
@@ -191,6 +191,36 @@ impl IntoResponses for BodyProblems {
     }
 }
 
+/// The error of a body of another type, of every route that changes something and needs no body.
+pub(super) struct MediaTypeProblem;
+
+impl IntoResponses for MediaTypeProblem {
+    fn responses() -> Responses {
+        problems([("415", "`unsupported_media_type`: no body is needed, and only `application/json` is taken")])
+    }
+}
+
+/// The error of every route that adds to documents that are there.
+pub(super) struct TooLargeProblem;
+
+impl IntoResponses for TooLargeProblem {
+    fn responses() -> Responses {
+        problems([(
+            "422",
+            "`invalid_document`: a document would be larger than MongoDB allows. Of several, others may be done",
+        )])
+    }
+}
+
+/// The error of every route that takes no parameters and asks nobody.
+pub(super) struct ParameterProblem;
+
+impl IntoResponses for ParameterProblem {
+    fn responses() -> Responses {
+        problems([("400", "`unknown_parameter` or `malformed_uri`")])
+    }
+}
+
 /// The error of every route that is about one MemCell.
 pub(super) struct NotFoundProblem;
 
@@ -215,12 +245,12 @@ impl IntoResponses for NothingReadProblem {
     }
 }
 
-/// The error of every route that takes an `event_id` to store under.
+/// The error of every route that stores values.
 pub(super) struct TakenProblem;
 
 impl IntoResponses for TakenProblem {
     fn responses() -> Responses {
-        problems([("409", "`already_exists`: the `event_id` is taken")])
+        problems([("409", "`already_exists`: the `event_id` is taken, or a value that a unique index allows once")])
     }
 }
 

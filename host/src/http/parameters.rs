@@ -85,7 +85,7 @@ impl RangeParameters {
 
 impl FromQuery for RangeParameters {
     fn read(query: &mut QueryString) -> Answer<Self> {
-        let (start, end) = (query.datetime("start"), query.datetime("end"));
+        let (start, end) = (query.border("start"), query.border("end"));
         let parameters = Self { start: start?, end: end? };
         parameters.range().check()?;
         Ok(parameters)

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::answers;
 use super::error::{Answer, ApiError, FileProblem};
-use super::openapi::{CommonProblems, ReloadProblems};
+use super::openapi::{CommonProblems, MediaTypeProblem, ReloadProblems};
 use super::uri::{NoParameters, Parameters};
 use crate::config::ConfigError;
 use crate::error::ErrorKind;
@@ -40,7 +40,7 @@ struct Change {
     post,
     path = "/v1/config/reload",
     tag = "operations",
-    responses((status = 200, description = "It is in effect", body = Reloaded), CommonProblems, ReloadProblems)
+    responses((status = 200, description = "It is in effect", body = Reloaded), CommonProblems, MediaTypeProblem, ReloadProblems)
 )]
 pub(super) async fn reload(State(api): State<Api>, Parameters(NoParameters): Parameters<NoParameters>) -> Answer {
     let Some(reloader) = &api.reloader else {

@@ -368,7 +368,7 @@ async fn the_document_is_complete_in_itself() {
                 assert!(headers.contains_key("x-request-id"), "{method} {path} {status}");
                 assert!(headers.values().all(|header| header["description"].is_string()), "{method} {path} {status}");
                 // A probe's own trouble is told in the form that it has anyway.
-                let is_refusal = matches!(status.as_str(), "401" | "403");
+                let is_refusal = matches!(status.as_str(), "400" | "401" | "403");
                 let is_error = status.as_str() >= "400" && (path.starts_with("/v1/") || is_refusal);
                 assert_eq!(
                     response["content"]["application/problem+json"].is_object(),

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use bson::DateTime;
 
 use super::error::{Answer, ApiError};
-use crate::memcell::parse_datetime;
+use crate::memcell::parse_border;
 
 /// The parameters of one request.
 pub(super) struct QueryString {
@@ -96,16 +96,16 @@ impl QueryString {
         }
     }
 
-    /// A parameter that is an ISO 8601 date and time, UTC if it has no offset.
+    /// A parameter that is an ISO 8601 date and time, UTC if it has no offset, as the border of a range.
     ///
     /// # Errors
     /// If it is anything else, or there more than once.
-    pub(super) fn datetime(&mut self, name: &'static str) -> Answer<Option<DateTime>> {
+    pub(super) fn border(&mut self, name: &'static str) -> Answer<Option<DateTime>> {
         let Some(value) = self.one(name)? else { return Ok(None) };
-        parse_datetime(value).map(Some).ok_or_else(|| {
+        parse_border(value).map(Some).ok_or_else(|| {
             // A bare `+` in a query is a space. Guessing what was meant would hide the mistake in other clients' code.
             let with_plus = value.rsplit_once(' ').map(|(moment, offset)| format!("{moment}+{offset}"));
-            let hint = match with_plus.as_deref().and_then(parse_datetime) {
+            let hint = match with_plus.as_deref().and_then(parse_border) {
                 Some(_) => ": the + of an offset must be written as %2B in a query",
                 None => " such as 2025-06-26T00:03:30Z",
             };
@@ -304,14 +304,14 @@ mod tests {
 
     #[test]
     fn datetimes_are_utc_unless_they_say_otherwise() {
-        let expected = Some(parse_datetime("2025-06-26T00:00:00Z").unwrap());
+        let expected = Some(parse_border("2025-06-26T00:00:00Z").unwrap());
         for value in ["2025-06-26", "2025-06-26T00:00:00", "2025-06-26T08:00:00%2B08:00", "2025-06-26+00:00"] {
-            assert_eq!(parse(&format!("t={value}")).datetime("t").unwrap(), expected, "{value}");
+            assert_eq!(parse(&format!("t={value}")).border("t").unwrap(), expected, "{value}");
         }
         for value in ["", "yesterday", "1750896000"] {
-            assert!(parse(&format!("t={value}")).datetime("t").is_err(), "{value}");
+            assert!(parse(&format!("t={value}")).border("t").is_err(), "{value}");
         }
-        let error = parse("t=2025-06-26T08:00:00+08:00").datetime("t").unwrap_err();
+        let error = parse("t=2025-06-26T08:00:00+08:00").border("t").unwrap_err();
         assert!(error.detail().contains("%2B"), "{}", error.detail());
     }
 

@@ -190,17 +190,27 @@ async fn confirm(task: &mut Task<'_>, confirmed: Vec<Suspect>, tally: &mut Tally
             suspect.kind.count_in(tally);
             let (key, kind) = (&suspect.key, suspect.kind.as_str());
             task.mirror.metrics().job_difference(kind);
-            tracing::warn!(
-                job = %task.job.id, backend = %task.job.backend, event_id = %key, kind,
-                paths = suspect.paths.join(", "), reason = suspect.reason, repaired, "the copy differs from mongodb"
-            );
-            task.remember(Finding {
+            let is_example = task.remember(Finding {
                 event_id: key.to_string(),
                 kind: kind.to_owned(),
                 paths: suspect.paths.clone(),
                 reason: suspect.reason.clone(),
                 repaired,
             });
+            macro_rules! tell {
+                ($level:ident) => {
+                    tracing::$level!(
+                        job = %task.job.id, backend = %task.job.backend, event_id = %key, kind,
+                        paths = suspect.paths.join(", "), reason = suspect.reason, repaired, "the copy differs from mongodb"
+                    )
+                };
+            }
+            // There may be as many as there are documents.
+            if is_example {
+                tell!(warn);
+            } else {
+                tell!(debug);
+            }
         }
     }
     Ok(())

@@ -196,12 +196,14 @@ impl Task<'_> {
         if self.noted.elapsed() >= NOTED_EVERY { self.note().await } else { Ok(()) }
     }
 
-    /// Keeps some findings as examples.
-    pub(super) fn remember(&mut self, finding: Finding) {
+    /// Keeps some findings as examples. Answers whether this is one.
+    pub(super) fn remember(&mut self, finding: Finding) -> bool {
         let findings = &mut self.part.record.findings;
-        if findings.iter().filter(|other| other.kind == finding.kind).count() < EXAMPLES {
+        let is_example = findings.iter().filter(|other| other.kind == finding.kind).count() < EXAMPLES;
+        if is_example {
             findings.push(finding);
         }
+        is_example
     }
 
     /// Has the tail read these documents anew and replace their copies, in its own order. Answers those that the backend doesn't take.

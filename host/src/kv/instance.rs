@@ -1,7 +1,8 @@
 //! One living instance of a plugin: calls under a deadline, and answers that are checked before anybody believes them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::time::error::Elapsed;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, UpdateDeadline};
 
@@ -116,7 +117,7 @@ impl Instance {
     /// One answer per key, in the order of the keys.
     pub(super) async fn get_many(&mut self, keys: &[String]) -> Result<Vec<Option<Entry>>, KvError> {
         let call = self.guest.get_many(&mut self.store, keys);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         let found = self.conclude("get-many", answer)?;
         check_length("get-many", keys.len(), found.len())?;
         for (key, entry) in keys.iter().zip(&found) {
@@ -141,7 +142,7 @@ impl Instance {
         head_bytes: u32,
     ) -> Result<Vec<Option<Digest>>, KvError> {
         let call = self.guest.digest_many(&mut self.store, keys, head_bytes);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         let found = self.conclude("digest-many", answer)?;
         check_length("digest-many", keys.len(), found.len())?;
         for digest in found.iter().flatten() {
@@ -156,35 +157,35 @@ impl Instance {
     /// Makes what follows under this token.
     pub(super) async fn hold(&mut self, token: u64) -> Result<(), KvError> {
         let call = self.guest.hold(&mut self.store, token);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         self.conclude("hold", answer)
     }
 
     /// Has the intent of a transaction kept.
     pub(super) async fn prepare(&mut self, transaction: &str, puts: &[Entry], deletes: &[Mark]) -> Result<(), KvError> {
         let call = self.guest.prepare(&mut self.store, transaction, puts, deletes);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         self.conclude("prepare", answer)
     }
 
     /// Has the intent of a transaction carried out.
     pub(super) async fn commit(&mut self, transaction: &str) -> Result<(), KvError> {
         let call = self.guest.commit(&mut self.store, transaction);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         self.conclude("commit", answer)
     }
 
     /// Has the intent of a transaction removed.
     pub(super) async fn abort(&mut self, transaction: &str) -> Result<(), KvError> {
         let call = self.guest.abort(&mut self.store, transaction);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         self.conclude("abort", answer)
     }
 
     /// The transactions that have an intent.
     pub(super) async fn in_doubt(&mut self) -> Result<Vec<String>, KvError> {
         let call = self.guest.in_doubt(&mut self.store);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         let transactions = self.conclude("in-doubt", answer)?;
         if transactions.iter().any(|name| name.is_empty() || name.len() > MAX_TRANSACTION_BYTES) {
             return Err(contract("in-doubt", "a name that no transaction can have".into()));
@@ -195,7 +196,7 @@ impl Instance {
     /// One outcome per entry, in the order of the entries.
     pub(super) async fn put_many(&mut self, entries: &[Entry], condition: Condition) -> Result<Vec<Outcome>, KvError> {
         let call = self.guest.put_many(&mut self.store, entries, condition);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         let outcomes = self.conclude("put-many", answer)?;
         check_length("put-many", entries.len(), outcomes.len())?;
         Ok(outcomes)
@@ -204,7 +205,7 @@ impl Instance {
     /// One outcome per mark, in the order of the marks.
     pub(super) async fn delete_many(&mut self, marks: &[Mark], condition: Condition) -> Result<Vec<Outcome>, KvError> {
         let call = self.guest.delete_many(&mut self.store, marks, condition);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         let outcomes = self.conclude("delete-many", answer)?;
         check_length("delete-many", marks.len(), outcomes.len())?;
         Ok(outcomes)
@@ -213,7 +214,7 @@ impl Instance {
     /// One page of marks.
     pub(super) async fn scan(&mut self, cursor: Option<&str>, limit: u32) -> Result<Page, KvError> {
         let call = self.guest.scan(&mut self.store, cursor, limit);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         let page = self.conclude("scan", answer)?;
         if page.next.is_some() && page.next.as_deref() == cursor {
             return Err(contract("scan", "the next cursor is the same as the one before".into()));
@@ -224,35 +225,35 @@ impl Instance {
     /// What it holds.
     pub(super) async fn stats(&mut self) -> Result<Usage, KvError> {
         let call = self.guest.stats(&mut self.store);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         self.conclude("stats", answer)
     }
 
     /// Makes what was answered durable.
     pub(super) async fn flush(&mut self) -> Result<(), KvError> {
         let call = self.guest.flush(&mut self.store);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         self.conclude("flush", answer)
     }
 
     /// Whether it thinks that it works.
     pub(super) async fn health(&mut self) -> Result<(), KvError> {
         let call = self.guest.health(&mut self.store);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         self.conclude("health", answer)
     }
 
     /// The orderly end, after which nothing but dropping it makes sense.
     pub(super) async fn close(&mut self) -> Result<(), KvError> {
         let call = self.guest.close(&mut self.store);
-        let answer = tokio::time::timeout(self.limits.call_timeout, call).await;
+        let answer = within(self.limits.call_timeout, call).await;
         self.conclude("close", answer)
     }
 
     fn conclude<T>(
         &mut self,
         function: &'static str,
-        answer: Result<Result<T, Failure>, tokio::time::error::Elapsed>,
+        answer: Result<Result<T, Failure>, Elapsed>,
     ) -> Result<T, KvError> {
         self.store.data_mut().cpu.refill();
         match answer {
@@ -260,6 +261,20 @@ impl Instance {
             Ok(Err(error)) => Err(told(&mut self.store, function, &self.limits, error)),
             Err(_) => Err(KvError::Deadline { function, deadline: self.limits.call_timeout }),
         }
+    }
+}
+
+/// How late a timer is when the whole process, or the machine, was stopped meanwhile, or the system kept the thread.
+const LATE: Duration = Duration::from_millis(200);
+
+/// What a call comes to within `limit`. A host that was stopped for a while gives it that time once more: what it waits for may have been
+/// there all along, and to lose an instance can mean to copy everything anew.
+async fn within<T>(limit: Duration, call: impl Future<Output = T>) -> Result<T, Elapsed> {
+    tokio::pin!(call);
+    let until = tokio::time::Instant::now() + limit;
+    match tokio::time::timeout_at(until, call.as_mut()).await {
+        Err(_) if until.elapsed() > LATE => tokio::time::timeout(limit, call).await,
+        end => end,
     }
 }
 
@@ -330,4 +345,33 @@ fn check_capabilities(capabilities: &Capabilities) -> Result<(), KvError> {
         return Err(KvError::Declared { limit, declared, least });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(100);
+
+    async fn nap(millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+
+    #[tokio::test]
+    async fn who_was_stopped_has_more_time_and_who_is_slow_has_not() {
+        assert_eq!(within(LIMIT, nap(10)).await, Ok(()));
+        assert!(within(LIMIT, nap(200)).await.is_err());
+        let stopped = async {
+            nap(10).await;
+            // As a process that is stopped: no timer of this thread fires meanwhile.
+            std::thread::sleep(LIMIT + LATE + LIMIT);
+            nap(20).await;
+        };
+        assert_eq!(within(LIMIT, stopped).await, Ok(()));
+        let stopped_and_slow = async {
+            std::thread::sleep(LIMIT + LATE + LIMIT);
+            nap(500).await;
+        };
+        assert!(within(LIMIT, stopped_and_slow).await.is_err());
+    }
 }

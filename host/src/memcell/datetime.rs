@@ -22,6 +22,19 @@ pub(crate) fn as_time<S: Serializer>(time: &DateTime, serializer: S) -> Result<S
 /// can the whole time, which is midnight then. An offset (`Z`, `+08:00`, `+0800`, `+08`) is honoured; without one it
 /// is UTC. `None` if it is anything else.
 pub fn parse_datetime(text: &str) -> Option<DateTime> {
+    parse(text).map(|(truncated, _)| truncated)
+}
+
+/// As [`parse_datetime`], for the border of a range of what MongoDB keeps: of two whole milliseconds, none is between the border and the
+/// next one, which stands for it.
+pub fn parse_border(text: &str) -> Option<DateTime> {
+    let (truncated, is_whole) = parse(text)?;
+    let millis = truncated.timestamp_millis();
+    Some(DateTime::from_millis(if is_whole { millis } else { millis.saturating_add(1) }))
+}
+
+/// The moment, truncated to milliseconds, and whether nothing was cut off.
+fn parse(text: &str) -> Option<(DateTime, bool)> {
     let mut rest = Digits(text);
     let year = i32::from(rest.number(4)?);
     rest.literal("-")?;
@@ -30,7 +43,7 @@ pub fn parse_datetime(text: &str) -> Option<DateTime> {
     let day = u8::try_from(rest.number(2)?).ok()?;
     let date = Date::from_calendar_date(year, month, day).ok()?;
     if rest.0.is_empty() {
-        return Some(in_utc(date, Time::MIDNIGHT, UtcOffset::UTC));
+        return Some((in_utc(date, Time::MIDNIGHT, UtcOffset::UTC), true));
     }
 
     rest.literal("T").or_else(|| rest.literal("t")).or_else(|| rest.literal(" "))?;
@@ -38,16 +51,16 @@ pub fn parse_datetime(text: &str) -> Option<DateTime> {
     rest.literal(":")?;
     let minute = u8::try_from(rest.number(2)?).ok()?;
     let mut second = 0;
-    let mut millisecond = 0;
+    let (mut millisecond, mut is_whole) = (0, true);
     if rest.literal(":").is_some() {
         second = u8::try_from(rest.number(2)?).ok()?;
         if rest.literal(".").or_else(|| rest.literal(",")).is_some() {
-            millisecond = rest.milliseconds()?;
+            (millisecond, is_whole) = rest.milliseconds()?;
         }
     }
     let time = Time::from_hms_milli(hour, minute, second, millisecond).ok()?;
     let offset = rest.offset()?;
-    rest.0.is_empty().then(|| in_utc(date, time, offset))
+    rest.0.is_empty().then(|| (in_utc(date, time, offset), is_whole))
 }
 
 fn in_utc(date: Date, time: Time, offset: UtcOffset) -> DateTime {
@@ -77,15 +90,16 @@ impl Digits<'_> {
         digits.parse().ok()
     }
 
-    /// The digits behind the decimal mark, of which the first three count.
-    fn milliseconds(&mut self) -> Option<u16> {
+    /// The digits behind the decimal mark, of which the first three count, and whether the others are zeros.
+    fn milliseconds(&mut self) -> Option<(u16, bool)> {
         let end = self.0.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.0.len());
         let (digits, rest) = self.0.split_at_checked(end)?;
         if digits.is_empty() {
             return None;
         }
         self.0 = rest;
-        Some(digits.bytes().chain(*b"00").take(3).fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')))
+        let millisecond = digits.bytes().chain(*b"00").take(3).fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+        Some((millisecond, digits.bytes().skip(3).all(|digit| digit == b'0')))
     }
 
     fn offset(&mut self) -> Option<UtcOffset> {
@@ -202,6 +216,16 @@ mod tests {
         ] {
             check(text, None);
         }
+    }
+
+    #[test]
+    fn a_border_between_two_milliseconds_is_the_later_one() {
+        let border = |text: &str| parse_border(text).map(DateTime::timestamp_millis);
+        assert_eq!(border("1970-01-01T00:00:00.001Z"), Some(1));
+        assert_eq!(border("1970-01-01T00:00:00.001000Z"), Some(1));
+        assert_eq!(border("1970-01-01T00:00:00.0010001Z"), Some(2));
+        assert_eq!(border("1969-12-31T23:59:59.9995Z"), Some(0));
+        assert_eq!(border("1970-01-01T00:00:00.001x"), None);
     }
 
     #[test]

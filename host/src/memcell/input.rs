@@ -191,6 +191,10 @@ impl Patch {
                 }
                 _ => {
                     let converted = convert_field(&name, value)?;
+                    if converted == Bson::Undefined {
+                        // An update takes it for a request to remove the field.
+                        return Err(Error::invalid_field(name, "an undefined value can't be set; null can"));
+                    }
                     document.insert(name, converted);
                     continue;
                 }

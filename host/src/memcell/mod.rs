@@ -17,7 +17,7 @@ pub(crate) mod arbitrary;
 mod tests;
 
 pub(crate) use datetime::as_time;
-pub use datetime::parse_datetime;
+pub use datetime::{parse_border, parse_datetime};
 pub use document::MemCell;
 pub use id::EventId;
 pub use input::{MAX_DOCUMENT_BYTES, NewMemCell, Patch};

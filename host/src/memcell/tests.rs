@@ -528,5 +528,6 @@ fn a_patch_follows_the_same_rules() {
     ] {
         check_refused(Patch::from_api(object(json!({ name: null }))), name, message);
     }
+    check_refused(Patch::from_api(object(json!({ "x": { "$undefined": true } }))), "x", "an undefined value");
     check_refused(Patch::from_api(object(json!({ "keywords": "k" }))), "keywords", "expected a list, found a string");
 }

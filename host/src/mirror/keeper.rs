@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::select_all;
@@ -20,6 +20,12 @@ use crate::mongo::{Changes, ChangesError, Position};
 /// First and longest pause after something failed.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// A store that is emptied again within this time is filled again only after a pause, which grows up to the longest; one that is shorter
+/// than a lease.
+const EMPTIED_AGAIN: Duration = Duration::from_secs(60);
+const EMPTIED_RETRY_MIN: Duration = Duration::from_secs(1);
+const EMPTIED_RETRY_MAX: Duration = Duration::from_secs(8);
 
 /// Pause before a directory that is in use is tried again.
 const START_RETRY: Duration = Duration::from_secs(1);
@@ -57,10 +63,13 @@ pub(super) async fn keep(mirror: Arc<Inner>, engine: Engine, purpose: Purpose) {
 
 /// Says so if a call of the plugin doesn't come back, for its shard can't. Never ends.
 async fn watch_over(mirror: &Inner) {
+    let mut looks = 0_u32;
     loop {
         tokio::time::sleep(WATCH_PERIOD).await;
         let Some(backend) = mirror.backend.get() else { continue };
-        let is_held_up = backend.is_held_up();
+        // A host that was stopped gives the calls that were under way more time.
+        looks = if backend.is_held_up() { looks.saturating_add(1) } else { 0 };
+        let is_held_up = looks >= HELD_UP_LOOKS;
         match (mirror.held_up.swap(is_held_up, Ordering::AcqRel), is_held_up) {
             (false, true) => {
                 let state = mirror.held_up_state();
@@ -154,6 +163,9 @@ async fn start(mirror: &Inner, plugin: &Plugin) -> Result<Backend, String> {
 /// How often somebody looks whether the shards are held up.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
+/// How often in a row they have to be, to count as that.
+const HELD_UP_LOOKS: u32 = 3;
+
 /// How far the mirror has come.
 #[derive(Default)]
 struct Place {
@@ -161,6 +173,26 @@ struct Place {
     position: Option<Position>,
     /// The instances that it is applied in.
     generations: Vec<Option<u64>>,
+}
+
+/// How often a store is emptied. To fill it is to read all of MongoDB.
+#[derive(Default)]
+struct Losses {
+    last: Option<Instant>,
+    pause: Duration,
+}
+
+impl Losses {
+    /// It was, and this long is to be waited before it is filled again.
+    fn one_more(&mut self) -> Duration {
+        let is_again = self.last.is_some_and(|last| last.elapsed() < EMPTIED_AGAIN);
+        self.last = Some(Instant::now());
+        self.pause = match is_again {
+            true => (self.pause * 2).clamp(EMPTIED_RETRY_MIN, EMPTIED_RETRY_MAX),
+            false => Duration::ZERO,
+        };
+        self.pause
+    }
 }
 
 /// Why a session ended.
@@ -197,6 +229,7 @@ impl From<RefillError> for SessionError {
 /// From session to session: each lasts as long as the instances stay the same and nothing fails.
 async fn look_after(mirror: &Inner, backend: &Backend, place: &mut Place) {
     let mut retry = RETRY_MIN;
+    let mut losses = Losses::default();
     let mut known: Option<Vec<Option<u64>>> = None;
     loop {
         let Some((states, mut changed)) = running(mirror, backend).await else { return };
@@ -240,6 +273,9 @@ async fn look_after(mirror: &Inner, backend: &Backend, place: &mut Place) {
                 // What only an operator can decide isn't asked for again and again.
                 if !asks && mirror.progress.newest_applied() > come_to {
                     retry = RETRY_MIN;
+                }
+                if matches!(error, TailError::Emptied) {
+                    retry = retry.max(losses.one_more());
                 }
                 if !asks && turn::is_outlasted_by(retry) {
                     // Another host may have more luck meanwhile.
@@ -557,4 +593,18 @@ async fn fill(
     // The tail has followed all the while: whoever waits need not wait for the next that it hears of.
     mirror.show_progress();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_keeps_being_emptied_is_filled_less_and_less_often() {
+        let mut losses = Losses::default();
+        let pauses: Vec<u64> = (0..6).map(|_| losses.one_more().as_secs()).collect();
+        assert_eq!(pauses, [0, 1, 2, 4, 8, 8]);
+        losses.last = Instant::now().checked_sub(EMPTIED_AGAIN);
+        assert_eq!(losses.one_more(), Duration::ZERO);
+    }
 }

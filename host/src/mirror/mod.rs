@@ -560,6 +560,9 @@ impl Mirror {
     }
 }
 
+/// How much of a key the log repeats, in characters.
+const SHOWN_KEY: usize = 1024;
+
 impl Inner {
     fn set_state(&self, state: MirrorState) {
         let passes =
@@ -676,6 +679,7 @@ impl Inner {
         self.sweep_due.store(true, Ordering::Release);
         self.filled.get().into_iter().flatten().for_each(|filled| filled.store(0, Ordering::Release));
         self.has_checkpoint.store(false, Ordering::Release);
+        self.turn.tell_soon();
     }
 
     /// Makes durable what was handed over before. A backend says only once that some of that is lost: others who have written learn of
@@ -768,8 +772,10 @@ impl Inner {
 
     /// A value that the backend will never take is told once, loudly, and not tried again.
     fn report_rejected(&self, key: &DocumentKey, error: &KvError) {
+        // It may be the key that is too long.
+        let event_id: String = key.as_str().chars().take(SHOWN_KEY).collect();
         tracing::warn!(
-            backend = %self.config.name, event_id = %key, %error,
+            backend = %self.config.name, event_id, %error,
             "the backend does not take this document, it stays without a copy"
         );
     }

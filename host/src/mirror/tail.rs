@@ -45,7 +45,10 @@ pub(super) enum TailError {
     /// Writes that were answered since the last checkpoint may be gone.
     #[error("{0}")]
     Flush(KvError),
-    #[error("the store of the backend was emptied, it is filled again")]
+    #[error(
+        "the store of the backend was emptied, or lost the record of how far its copies had come (a Redis server must not evict: see its \
+         maxmemory-policy); it is filled again"
+    )]
     Emptied,
     #[error("{}", super::refill::GONE_BACK)]
     GoneBack,

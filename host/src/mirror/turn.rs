@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use super::checkpoint::{Checkpoint, Found};
 use super::refill::RefillError;
 use super::tail::TailError;
@@ -45,6 +47,8 @@ pub(super) struct Turn {
     /// How often somebody without a lease of ours has written over that.
     contests: AtomicU32,
     sighting: tokio::sync::Mutex<Sighting>,
+    /// There is something that others ought to know at once.
+    news: Notify,
 }
 
 impl Turn {
@@ -79,6 +83,11 @@ impl Turn {
     /// The name of the host whose it is instead.
     pub(super) fn other(&self) -> Option<String> {
         self.other.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has the next sign of life given at once.
+    pub(super) fn tell_soon(&self) {
+        self.news.notify_one();
     }
 
     fn set_other(&self, name: Option<String>) {
@@ -239,7 +248,9 @@ pub(super) async fn keep(mirror: &Inner) -> Kept {
                 }
             }
         }
-        tokio::time::sleep(PERIOD).await;
+        let pause = tokio::time::timeout(PERIOD, mirror.turn.news.notified());
+        // News or not, the next one is due.
+        let _ = pause.await;
     }
 }
 

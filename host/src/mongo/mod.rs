@@ -35,6 +35,7 @@ pub use leases::{Claim, Holder, Lease, LeaseNote, Sighting};
 pub use markers::Decision;
 pub use ranges::IdRange;
 pub use reads::MemCellStream;
+pub(crate) use reads::check_fields;
 pub use repository::Repository;
 pub use restore::Returned;
 pub use transaction::{Committed, Ending, Participants, Transaction};

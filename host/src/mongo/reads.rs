@@ -187,6 +187,14 @@ pub(super) fn id(document: &RawDocument) -> Result<Bson> {
     id.ok_or_else(|| Error::new(ErrorKind::Internal, "a stored document has no readable _id"))
 }
 
+/// Refuses what [`Repository::get_many`] does as names of fields, for whoever picks them out himself.
+///
+/// # Errors
+/// As there.
+pub(crate) fn check_fields(fields: &[String]) -> Result<()> {
+    projection(fields).map(drop)
+}
+
 /// A projection takes some names for paths or operators; those that it does are no names of top-level fields here.
 fn projection(fields: &[String]) -> Result<Document> {
     let mut projection = doc! { "_id": 1 };

@@ -7,7 +7,7 @@ use super::validator::Looked;
 use super::{MemCellStore, Read, Validate, Validation};
 use crate::Result;
 use crate::memcell::{DocumentKey, EventId, MemCell};
-use crate::mongo::MemCellStream;
+use crate::mongo::{MemCellStream, check_fields};
 use crate::query::{ActivitySummary, Filter, Page, TimeRange, Visibility};
 use crate::validation::Outcome;
 
@@ -68,6 +68,7 @@ impl MemCellStore {
         let Some(validator) = backends.validator.as_ref().filter(|validator| validator.wants_batch(validate)) else {
             return Ok(Read { value: repository.get_many(ids, fields).await?, validation: unanswered(validate) });
         };
+        fields.map(check_fields).transpose()?;
         // Whole documents are compared, whatever part of them was asked for.
         let mut keys: Vec<DocumentKey> = ids.iter().map(|id| DocumentKey::from(*id)).collect();
         keys.sort_unstable();

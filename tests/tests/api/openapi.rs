@@ -105,7 +105,10 @@ async fn every_documented_operation_answers_as_documented() -> Result<()> {
     api.call("POST /v1/memcells/batch", Some(&json!({})), 422).await?;
     let wanted = json!({ "event_ids": [one, "nonsense"], "validate": true });
     api.call("POST /v1/memcells/batch-get", Some(&wanted), 200).await?;
-    api.call("POST /v1/memcells/batch-get", Some(&json!({ "event_ids": [one], "fields": ["$x"] })), 400).await?;
+    for validate in [false, true] {
+        let wanted = json!({ "event_ids": [one], "fields": ["a.b"], "validate": validate });
+        api.call("POST /v1/memcells/batch-get", Some(&wanted), 400).await?;
+    }
     let answer = api.call(&format!("GET {path}"), None, 200).await?;
     assert!(!answer.header("x-memcell-validation").is_empty());
     api.call("GET /v1/memcells/nonsense", None, 404).await?;
@@ -115,6 +118,7 @@ async fn every_documented_operation_answers_as_documented() -> Result<()> {
     api.call(&format!("PATCH {path}"), Some(&json!({ "subject": null, "x": { "y": [1, null] } })), 200).await?;
     api.call(&format!("PATCH {path}"), Some(&json!({ "revision": 1 })), 422).await?;
     api.call("PATCH /v1/memcells/nonsense", Some(&json!({})), 400).await?;
+    api.call("GET /healthz?x=1", None, 400).await?;
     for query in ["", "?limit=3", "?limit=0&order=oldest", "?user_id=nobody"] {
         api.call(&format!("GET /v1/memcells{query}"), None, 200).await?;
     }

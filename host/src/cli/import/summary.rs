@@ -64,7 +64,7 @@ impl Summary {
 
     /// Prints it to the standard output.
     pub(super) fn print(&self, json: bool) -> Result<(), Failure> {
-        if json { output::json_line(self) } else { output::line(&self.text()) }
+        output::though_unread(if json { output::json_line(self) } else { output::line(&self.text()) })
     }
 
     fn text(&self) -> String {

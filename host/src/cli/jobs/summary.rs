@@ -81,7 +81,7 @@ const PATHS: usize = 5;
 /// # Errors
 /// Those of the standard output.
 pub(super) fn print(job: &JobView, json: bool) -> Result<(), Failure> {
-    if json { output::json_line(job) } else { output::write(text(job).as_bytes()) }
+    output::though_unread(if json { output::json_line(job) } else { output::write(text(job).as_bytes()) })
 }
 
 fn text(job: &JobView) -> String {
