@@ -19,8 +19,10 @@ mod serve;
 mod session;
 mod status;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
@@ -53,6 +55,14 @@ pub struct Cli {
     command: Command,
 }
 
+/// Where the configuration is unless somebody says so.
+const DEFAULT_CONFIG: &str = "memcell.toml";
+
+/// A variable that is empty counts as one that isn't set.
+fn config_path(given: OsString) -> PathBuf {
+    if given.is_empty() { DEFAULT_CONFIG.into() } else { given.into() }
+}
+
 /// What every command takes.
 #[derive(Debug, Args)]
 struct GlobalArgs {
@@ -63,7 +73,8 @@ struct GlobalArgs {
         value_name = "PATH",
         env = "MEMCELL_CONFIG",
         hide_env_values = true,
-        default_value = "memcell.toml"
+        default_value = DEFAULT_CONFIG,
+        value_parser = OsStringValueParser::new().map(config_path)
     )]
     config: PathBuf,
     /// Write results for programs: JSON, one object a line

@@ -112,7 +112,7 @@ impl<'a> Reading<'a> {
         for variable in self.environment.unknown(&tables, &keys) {
             let message = format!(
                 "the environment variable {variable} overrides no key; its name is MEMCELL_ and the dotted key in capitals, with _ \
-                 for every other character, and backends and their settings have to be in the file"
+                 for every other character; backends with their settings, tokens, encryption keys and [http.tls] have to be in the file"
             );
             self.problem(String::new(), None, message);
         }

@@ -1,6 +1,8 @@
 //! What all backends of a process share: the compiler, its cache, and the clock that interrupts guests.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,6 +13,9 @@ use super::error::LoadError;
 
 /// How often a computing guest is made to yield, so that the deadline around its call can cut it off.
 const EPOCH_TICK: Duration = Duration::from_millis(10);
+
+/// How much is written to see whether a cache directory can be written to.
+const TRIAL_BYTES: usize = 64 * 1024;
 
 /// Stack that a guest may use; deeper recursion is a trap.
 const GUEST_STACK_BYTES: usize = 1024 * 1024;
@@ -50,6 +55,19 @@ impl Engine {
         Ok(Self { inner, _ticker: Arc::new(ticker) })
     }
 
+    /// Whether something can be kept in a cache directory. The engine itself goes on without a word if it can't: what is there already is
+    /// of use all the same.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn try_cache(directory: &Path) -> io::Result<()> {
+        fs::create_dir_all(directory)?;
+        let trial = directory.join(format!(".trial-{}", std::process::id()));
+        let tried = fs::write(&trial, [0; TRIAL_BYTES]);
+        let removed = fs::remove_file(&trial);
+        tried.and(removed)
+    }
+
     /// Where compiled plugins are kept between runs: `memcell/compiled` in the user's cache directory, if there is one.
     pub fn default_cache_directory() -> Option<PathBuf> {
         let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -64,7 +82,7 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
+    fn start(engine: wasmtime::Engine) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         std::thread::Builder::new().name("kv-epoch".into()).spawn(move || {

@@ -89,9 +89,14 @@ impl Launcher {
         if let Some(engine) = &self.engine {
             return Ok(engine.clone());
         }
-        let made = Engine::new(Engine::default_cache_directory()).or_else(|error| {
+        let directory = Engine::default_cache_directory();
+        let unwritable = directory.as_deref().and_then(|directory| Engine::try_cache(directory).err());
+        if let (Some(error), Some(directory)) = (unwritable, &directory) {
+            tracing::warn!(directory = %directory.display(), %error, "compiled plugins are not cached");
+        }
+        let made = Engine::new(directory).or_else(|error| {
             // A cache that can't be used (a read-only home, say) only costs time.
-            tracing::warn!(%error, "compiled plugins are not cached");
+            tracing::warn!(%error, "the cache of compiled plugins can't be used");
             Engine::new(None)
         });
         let engine = made.map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;

@@ -77,6 +77,17 @@ fn a_missing_configuration_is_a_bad_one() {
     assert!(ended.stderr.contains("elsewhere.toml") && ended.stderr.contains("config example"), "{ended:#?}");
     let ended = Ended::from(bench.command(&["serve"]).env("MEMCELL_CONFIG", "away.toml").output().unwrap()).with(64);
     assert!(ended.stderr.contains("away.toml"), "{ended:#?}");
+    // An empty one is none.
+    let ended = Ended::from(bench.command(&["config", "check"]).env("MEMCELL_CONFIG", "").output().unwrap()).with(64);
+    assert!(ended.stderr.contains("memcell.toml: mongodb"), "{ended:#?}");
+}
+
+#[test]
+fn a_verdict_stands_though_nobody_reads_it() {
+    let bench = Bench::new("[mongodb]\nurl = \"mistyped\"\n");
+    let mut child = bench.command(&["config", "check", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(64));
 }
 
 #[test]

@@ -82,7 +82,8 @@ fn refused(name: &str, error: &io::Error) -> Error {
     match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Error::invalid_argument(format!(
             "{name} can't be written to in the granted directory ({error}): grant it with `read_only = false`, on a file \
-             system that is mounted for writing, with the host's user as its owner; a symbolic link out of it is not followed"
+             system that is mounted for writing, with the host's user as its owner, and not immutable (lsattr); a symbolic link out of \
+             it is not followed"
         )),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             Error::quota_exceeded(format!("there is no room to create {name} in the granted directory"))
