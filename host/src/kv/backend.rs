@@ -29,6 +29,9 @@ use crate::trace::Origin;
 /// Threads beside its own that a shard may have: for looking up names, and for files that a guest writes to without waiting.
 const MAX_BLOCKING_THREADS: usize = 4;
 
+/// How long a shard's thread has to be overdue to count as held up.
+const HELD_UP_FOR: Duration = Duration::from_secs(1);
+
 /// A running backend. Dropping it closes its queues; [`Backend::close`] also waits for what is in them.
 pub struct Backend {
     pub(super) shards: Vec<ShardHandle>,
@@ -43,9 +46,6 @@ pub(super) struct ShardHandle {
     /// Cancelled when the shard is gone, and with it what it was granted.
     ended: CancellationToken,
 }
-
-/// How long a shard's thread has to be overdue to count as held up. A host that was stopped for a while isn't.
-const HELD_UP_FOR: Duration = Duration::from_secs(1);
 
 /// What all shards of a backend have in common or amount to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

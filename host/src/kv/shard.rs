@@ -371,6 +371,7 @@ impl Shard {
         if let Err(error) = calls.close().await {
             tracing::warn!(backend = %self.config.name, shard = self.number, %error, "plugin instance did not close in order");
         }
+        self.status.is_back();
         self.status.set_memory_bytes(0);
         self.status.set_state(ShardState::Closed);
     }

@@ -27,6 +27,10 @@ const EMPTIED_AGAIN: Duration = Duration::from_secs(60);
 const EMPTIED_RETRY_MIN: Duration = Duration::from_secs(1);
 const EMPTIED_RETRY_MAX: Duration = Duration::from_secs(8);
 
+/// How often somebody looks whether the shards are held up, and how often in a row they have to be, to count as that.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
+const HELD_UP_LOOKS: u32 = 3;
+
 /// Pause before a directory that is in use is tried again.
 const START_RETRY: Duration = Duration::from_secs(1);
 
@@ -159,12 +163,6 @@ async fn start(mirror: &Inner, plugin: &Plugin) -> Result<Backend, String> {
         }
     }
 }
-
-/// How often somebody looks whether the shards are held up.
-const WATCH_PERIOD: Duration = Duration::from_secs(1);
-
-/// How often in a row they have to be, to count as that.
-const HELD_UP_LOOKS: u32 = 3;
 
 /// How far the mirror has come.
 #[derive(Default)]

@@ -62,6 +62,9 @@ use crate::mongo::Repository;
 use crate::steps::Steps;
 use crate::trace::Origin;
 
+/// How much of a key the log repeats, in characters.
+const SHOWN_KEY: usize = 1024;
+
 /// While it is the same, nothing that a backend has taken was lost since: by an instance that was replaced, or a flush that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tenure {
@@ -559,9 +562,6 @@ impl Mirror {
         None
     }
 }
-
-/// How much of a key the log repeats, in characters.
-const SHOWN_KEY: usize = 1024;
 
 impl Inner {
     fn set_state(&self, state: MirrorState) {

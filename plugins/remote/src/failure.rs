@@ -33,8 +33,8 @@ pub(crate) enum Failure {
     Emptied(String),
     /// The server was started again, and may have gone back to what it had saved: the host has to know before it writes over what says how
     /// far its copies had come.
-    #[error("{0}")]
-    Restarted(String),
+    #[error("{address} was restarted: what it had not saved is gone")]
+    Restarted { address: Address },
     /// More values than one answer to the host may have.
     #[error("the values of a batch come to more than {limit_bytes} bytes")]
     TooLarge { limit_bytes: usize },
@@ -53,7 +53,7 @@ impl Failure {
     pub(crate) fn ends_connection(&self) -> bool {
         match self {
             Self::Server { error, .. } => matches!(error.code(), "READONLY" | "MASTERDOWN" | "NOAUTH"),
-            Self::Restarted(_) => false,
+            Self::Restarted { .. } => false,
             _ => true,
         }
     }
@@ -85,7 +85,7 @@ impl From<Failure> for Error {
         let text = failure.to_string();
         match failure {
             Failure::Timeout { .. } => Self::Timeout,
-            Failure::Unreachable { .. } | Failure::Lost { .. } | Failure::NotGranted { .. } | Failure::Restarted(_) => {
+            Failure::Unreachable { .. } | Failure::Lost { .. } | Failure::NotGranted { .. } | Failure::Restarted { .. } => {
                 Self::Unavailable(text)
             }
             Failure::Server { error, .. } => match error.code() {

@@ -87,7 +87,7 @@ use redis::cmd;
 use crate::command::Command;
 use crate::deadline::Deadline;
 use crate::failure::Failure;
-use crate::router::{Router, restarted_text};
+use crate::router::Router;
 use crate::script::ScriptCall;
 use crate::settings::Config;
 
@@ -161,7 +161,7 @@ impl Backend for Remote {
     /// copies had come: the server's own word on that counts, for it has gone back along with the copies.
     fn flush(&mut self) -> Result<()> {
         match self.router.take_restarted() {
-            Some(address) => Err(Error::unavailable(restarted_text(&address))),
+            Some(address) => Err(Failure::Restarted { address }.into()),
             None => Ok(()),
         }
     }

@@ -36,11 +36,6 @@ pub(crate) struct Router {
     restarted: Option<Address>,
 }
 
-/// What the host is told of a server that was restarted.
-pub(crate) fn restarted_text(address: &Address) -> String {
-    format!("{address} was restarted: what it had not saved is gone")
-}
-
 /// A command under way: its number, and where to if not to whoever is in charge.
 #[derive(Debug, Clone)]
 struct Job {
@@ -321,10 +316,10 @@ impl Router {
         self.node(address).link(&config, deadline)?;
         self.look_for_restart(address);
         let mut asked_for = jobs.iter().filter_map(|job| commands.get(job.number));
-        if let Some(restarted) = &self.restarted
+        if let Some(address) = &self.restarted
             && asked_for.any(Command::overwrites)
         {
-            return Err(Failure::Restarted(restarted_text(restarted)));
+            return Err(Failure::Restarted { address: address.clone() });
         }
         let link = self.node(address).link(&config, deadline)?;
         for job in jobs {
