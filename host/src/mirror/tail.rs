@@ -33,6 +33,9 @@ const DIRECT_POLL: Duration = Duration::from_millis(1);
 const CHECKPOINT_BUSY: Duration = Duration::from_secs(1);
 const CHECKPOINT_QUIET: Duration = Duration::from_secs(30);
 
+/// How often a server that several hosts share is asked whether it still has the checkpoint, though there is none to be written.
+const LOOKED_FOR_EVERY: Duration = Duration::from_secs(5);
+
 /// Why the tail stopped.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TailError {
@@ -82,6 +85,8 @@ pub(super) struct Tail<'a> {
 
 struct Due {
     written: Instant,
+    /// When the last one was looked for.
+    looked_for: Instant,
     changes: bool,
     moved: bool,
 }
@@ -107,7 +112,8 @@ impl<'a> Tail<'a> {
         position: &'a mut Option<Position>,
         keeps_checkpoints: bool,
     ) -> Self {
-        let due = Due { written: Instant::now(), changes: true, moved: true };
+        let now = Instant::now();
+        let due = Due { written: now, looked_for: now, changes: true, moved: true };
         Self { mirror, backend, position, checkpoint: keeps_checkpoints.then_some(due) }
     }
 
@@ -246,15 +252,22 @@ impl<'a> Tail<'a> {
             || due.written.elapsed() >= interval
             || flush_due
             || self.mirror.inventory_due.load(Ordering::Acquire);
-        if !complete || !due.moved || !is_due {
+        let writes = due.moved && is_due;
+        let looks = self.mirror.is_shared() && due.looked_for.elapsed() >= LOOKED_FOR_EVERY;
+        if !complete || !(writes || looks) {
             return Ok(());
         }
         // There is one from before anything else was written, and so also while the backend is filled for the first time.
         if !Checkpoint::is_everywhere(self.backend).await? {
             return Err(TailError::Emptied);
         }
+        due.looked_for = Instant::now();
+        if !writes {
+            return Ok(());
+        }
         write_checkpoint(self.mirror, self.backend, position).await?;
-        *due = Due { written: Instant::now(), changes: false, moved: false };
+        let now = Instant::now();
+        *due = Due { written: now, looked_for: now, changes: false, moved: false };
         if flush_due {
             self.mirror.flush_due.store(false, Ordering::Release);
             self.mirror.show_progress();

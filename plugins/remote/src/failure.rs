@@ -85,9 +85,10 @@ impl From<Failure> for Error {
         let text = failure.to_string();
         match failure {
             Failure::Timeout { .. } => Self::Timeout,
-            Failure::Unreachable { .. } | Failure::Lost { .. } | Failure::NotGranted { .. } | Failure::Restarted { .. } => {
-                Self::Unavailable(text)
-            }
+            Failure::Unreachable { .. }
+            | Failure::Lost { .. }
+            | Failure::NotGranted { .. }
+            | Failure::Restarted { .. } => Self::Unavailable(text),
             Failure::Server { error, .. } => match error.code() {
                 "OOM" => Self::QuotaExceeded(text),
                 "WRONGTYPE" => Self::Corrupt(text),

@@ -241,6 +241,25 @@ async fn a_server_that_lost_its_data_is_filled_again() -> Result<()> {
     Ok(())
 }
 
+/// Nothing is read or written, so that nobody but the host itself can notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_emptied_while_nothing_happens_is_filled_again() -> Result<()> {
+    let server = RedisServer::start(&[])?;
+    let host = TestHost::start(vec![remote(&[server.address()], &[])?]).await?;
+    host.live().await?;
+    append_many(&host, 50).await?;
+    host.settled().await?;
+    // Until the checkpoint of these is written, which looks by itself.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    server.command::<()>("FLUSHALL")?;
+    let filled = eventually("everything is there again", async || Ok(server.command::<u64>("DBSIZE")? == 51));
+    // The next checkpoint would notice after half a minute.
+    tokio::time::timeout(Duration::from_secs(20), filled).await.context("it took too long to notice")??;
+    host.live().await?;
+    host.stop().await?;
+    Ok(())
+}
+
 /// What it had saved is of a while ago, and so is what it knows of how far its copies had come.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_went_back_to_what_it_had_saved_catches_up() -> Result<()> {
