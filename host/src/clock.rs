@@ -99,7 +99,12 @@ impl Clock {
 /// Milliseconds since the Unix epoch; 0 for a system clock before it.
 pub fn unix_millis() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+    whole_millis(since_epoch)
+}
+
+/// A duration in whole milliseconds, rounded down.
+pub(crate) fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The wall-clock millisecond that a revision or stamp was read in.

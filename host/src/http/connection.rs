@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::gate::Peer;
+use crate::clock::whole_millis;
 use crate::config::HttpConfig;
 use crate::security::Security;
 
@@ -97,7 +98,7 @@ impl Attendant {
             idle_timeout,
             start: Instant::now(),
             draining: CancellationToken::new(),
-            last_call: AtomicU64::new(millis(LAST_CALL)),
+            last_call: AtomicU64::new(whole_millis(LAST_CALL)),
         }
     }
 
@@ -108,7 +109,7 @@ impl Attendant {
 
     /// Has all connections end: idle ones soon, all others with their next answer. `grace` is what there is for all of it.
     pub(super) fn drain(&self, grace: Duration) {
-        self.last_call.store(millis(LAST_CALL.min(grace / 4)), Ordering::Relaxed);
+        self.last_call.store(whole_millis(LAST_CALL.min(grace / 4)), Ordering::Relaxed);
         self.draining.cancel();
     }
 
@@ -200,7 +201,7 @@ struct Activity {
 
 impl Activity {
     fn touch(&self, start: Instant) {
-        self.last.store(millis(start.elapsed()), Ordering::Relaxed);
+        self.last.store(whole_millis(start.elapsed()), Ordering::Relaxed);
     }
 
     fn touch_if_running(&self, start: Instant) {
@@ -405,10 +406,6 @@ pub(super) async fn refuse(mut stream: TcpStream) -> io::Result<()> {
         Ok(())
     };
     tokio::time::timeout(REFUSAL_TIMEOUT, refusal).await.unwrap_or(Ok(()))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::bindings::exports::memcell::kv::lifecycle::Limits as Capabilities;
 use super::breaker::BreakerState;
+use crate::clock::whole_millis;
 
 /// What a shard is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl ShardStatus {
 
     /// The thread goes into its plugin, which a deadline brings it back from by then; unless it is the system that doesn't come back.
     pub(super) fn expect_back_within(&self, limit: Duration) {
-        self.due.store(millis(self.start.elapsed().saturating_add(limit)).max(1), Ordering::Relaxed);
+        self.due.store(whole_millis(self.start.elapsed().saturating_add(limit)).max(1), Ordering::Relaxed);
     }
 
     pub(super) fn is_back(&self) {
@@ -74,7 +75,7 @@ impl ShardStatus {
     /// Whether the thread should have been back for so long.
     pub(super) fn is_overdue_for(&self, time: Duration) -> bool {
         let due = self.due.load(Ordering::Relaxed);
-        due != 0 && millis(self.start.elapsed()) > due.saturating_add(millis(time))
+        due != 0 && whole_millis(self.start.elapsed()) > due.saturating_add(whole_millis(time))
     }
 
     pub(super) fn set_state(&self, state: ShardState) {
@@ -127,10 +128,6 @@ impl ShardStatus {
     pub(super) fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

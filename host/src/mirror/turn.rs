@@ -161,14 +161,13 @@ async fn stand_by(
     generations: &[Option<u64>],
     holder: &Holder,
 ) -> Result<(), String> {
-    let name = holder.name.split('#').next().unwrap_or_default();
+    let name = host_of(&holder.name);
     mirror.turn.set_other(Some(name.to_owned()));
     let LeaseNote { passed_millis, newest_millis, complete, store } = &holder.note;
     if !complete {
-        let own_name = mirror.identity.split('#').next().unwrap_or_default();
         let reason = if name.is_empty() {
             "it is not known to be complete, and no host mirrors to it yet".to_owned()
-        } else if name == own_name {
+        } else if name == host_of(&mirror.identity) {
             format!(
                 "an earlier run of {name}, or another host of that name, was copying to the shared backend; this one goes on when \
                  nothing was heard of it for {} s",
@@ -215,6 +214,11 @@ async fn stand_by(
     mirror.progress.others_passed(*passed_millis, *newest_millis);
     mirror.show_progress();
     Ok(())
+}
+
+/// The name of the host, of the identity of one of its mirrors.
+fn host_of(identity: &str) -> &str {
+    identity.split('#').next().unwrap_or_default()
 }
 
 /// Why a turn is not just kept on.

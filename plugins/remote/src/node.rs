@@ -1,6 +1,7 @@
 //! One server: its connection while there is one, when to try again while there is none, and what is known of it.
 
-use std::mem;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use redis::{ServerError, Value, cmd};
@@ -19,6 +20,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// The oldest server that has what the scripts need.
 const MIN_VERSION: u32 = 7;
 
+/// Which server has been restarted and came back with data, the first of them, until somebody takes that. All nodes share it.
+pub(crate) type Restarted = Rc<RefCell<Option<Address>>>;
+
 /// A server that is asked for something now and then.
 pub(crate) struct Node {
     address: Address,
@@ -26,8 +30,7 @@ pub(crate) struct Node {
     link: Option<Link>,
     /// The life of the server that was spoken to last: a restart begins another one.
     run_id: Option<String>,
-    /// Whether it was restarted, with data, since that was last asked.
-    has_restarted: bool,
+    restarted: Restarted,
     failures: u32,
     retry_at: Option<(Instant, Failure)>,
 }
@@ -41,8 +44,8 @@ pub(crate) struct Link {
 
 impl Node {
     /// `because` says where the address comes from.
-    pub(crate) fn new(address: Address, because: &'static str) -> Self {
-        Self { address, because, link: None, run_id: None, has_restarted: false, failures: 0, retry_at: None }
+    pub(crate) fn new(address: Address, because: &'static str, restarted: Restarted) -> Self {
+        Self { address, because, link: None, run_id: None, restarted, failures: 0, retry_at: None }
     }
 
     /// The connection, made if there is none.
@@ -90,11 +93,6 @@ impl Node {
     /// Which life of the server the last connection was to, if it told.
     pub(crate) fn run_id(&self) -> Option<&str> {
         self.run_id.as_deref()
-    }
-
-    /// Whether the server has been restarted, and has data, since this was last asked.
-    pub(crate) fn take_restart(&mut self) -> bool {
-        mem::take(&mut self.has_restarted)
     }
 
     /// Gives the connection up.
@@ -204,7 +202,7 @@ impl Node {
             if matches!(connection.call(&cmd("DBSIZE"))?, Value::Int(0)) {
                 return Err(Failure::Emptied(format!("{address} was restarted, and has lost its data")));
             }
-            self.has_restarted = true;
+            self.restarted.borrow_mut().get_or_insert_with(|| address.clone());
         }
         self.run_id = Some(run_id);
         Ok(())
@@ -261,7 +259,7 @@ mod tests {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let pairs = [("address".to_owned(), format!("127.0.0.1:{port}"))];
         let config = Config::read(&mut memcell_plugin::Settings::new(pairs).unwrap()).unwrap();
-        let mut node = Node::new(config.addresses[0].clone(), "is configured");
+        let mut node = Node::new(config.addresses[0].clone(), "is configured", Restarted::default());
         let mut fail = || node.link(&config, Deadline::after(config.timeout)).err().unwrap();
         assert!(matches!(fail(), Failure::Unreachable { .. }));
         let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();

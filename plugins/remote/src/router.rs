@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::command::Command;
 use crate::deadline::Deadline;
 use crate::failure::Failure;
-use crate::node::Node;
+use crate::node::{Node, Restarted};
 use crate::settings::{ClusterMode, Config};
 use crate::topology::{Redirect, Topology};
 
@@ -33,7 +33,7 @@ pub(crate) struct Router {
     /// Something happened that the topology doesn't explain.
     is_stale: bool,
     /// Which server may have gone back to what it had saved, until the host was told.
-    restarted: Option<Address>,
+    restarted: Restarted,
 }
 
 /// A command under way: its number, and where to if not to whoever is in charge.
@@ -64,7 +64,13 @@ struct Round {
 
 impl Router {
     pub(crate) fn new(config: Config) -> Self {
-        Self { config: Rc::new(config), nodes: BTreeMap::new(), topology: None, is_stale: false, restarted: None }
+        Self {
+            config: Rc::new(config),
+            nodes: BTreeMap::new(),
+            topology: None,
+            is_stale: false,
+            restarted: Restarted::default(),
+        }
     }
 
     /// One answer per command, in their order.
@@ -101,7 +107,7 @@ impl Router {
     }
 
     /// The server that was restarted since this was last asked, if one was.
-    pub(crate) fn take_restarted(&mut self) -> Option<Address> {
+    pub(crate) fn take_restarted(&self) -> Option<Address> {
         self.restarted.take()
     }
 
@@ -145,7 +151,6 @@ impl Router {
             failure.map_or(Ok(answers), Err)
         };
         let asked = ask();
-        self.look_for_restart(address);
         asked.inspect_err(|failure| self.node(address).note(failure))
     }
 
@@ -211,7 +216,6 @@ impl Router {
     fn discover(&mut self, address: &Address, deadline: Deadline) -> Result<Topology, Failure> {
         let config = Rc::clone(&self.config);
         let linked = self.node(address).link(&config, deadline).map(|link| link.is_cluster);
-        self.look_for_restart(address);
         let is_cluster = linked.inspect_err(|failure| self.node(address).note(failure))?;
         match (config.cluster, is_cluster) {
             (ClusterMode::Yes, false) => {
@@ -240,7 +244,9 @@ impl Router {
 
     fn node(&mut self, address: &Address) -> &mut Node {
         let because = if self.config.addresses.contains(address) { CONFIGURED } else { DISCOVERED };
-        self.nodes.entry(address.clone()).or_insert_with(|| Node::new(address.clone(), because))
+        self.nodes
+            .entry(address.clone())
+            .or_insert_with(|| Node::new(address.clone(), because, Rc::clone(&self.restarted)))
     }
 
     fn run(
@@ -313,27 +319,20 @@ impl Router {
         deadline: Deadline,
     ) -> Result<(), Failure> {
         let config = Rc::clone(&self.config);
-        self.node(address).link(&config, deadline)?;
-        self.look_for_restart(address);
+        let restarted = Rc::clone(&self.restarted);
+        let link = self.node(address).link(&config, deadline)?;
         let mut asked_for = jobs.iter().filter_map(|job| commands.get(job.number));
-        if let Some(address) = &self.restarted
+        if let Some(address) = &*restarted.borrow()
             && asked_for.any(Command::overwrites)
         {
             return Err(Failure::Restarted { address: address.clone() });
         }
-        let link = self.node(address).link(&config, deadline)?;
         for job in jobs {
             if let Some(command) = commands.get(job.number) {
                 command.pack(link, &config.key_prefix, job.is_asking())?;
             }
         }
         link.connection.flush()
-    }
-
-    fn look_for_restart(&mut self, address: &Address) {
-        if self.node(address).take_restart() {
-            self.restarted.get_or_insert_with(|| address.clone());
-        }
     }
 
     fn collect(

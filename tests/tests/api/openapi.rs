@@ -105,8 +105,8 @@ async fn every_documented_operation_answers_as_documented() -> Result<()> {
     api.call("POST /v1/memcells/batch", Some(&json!({})), 422).await?;
     let wanted = json!({ "event_ids": [one, "nonsense"], "validate": true });
     api.call("POST /v1/memcells/batch-get", Some(&wanted), 200).await?;
-    for validate in [false, true] {
-        let wanted = json!({ "event_ids": [one], "fields": ["a.b"], "validate": validate });
+    for (name, validate) in [("$x", false), ("a.b", false), ("$x", true), ("a.b", true)] {
+        let wanted = json!({ "event_ids": [one], "fields": [name], "validate": validate });
         api.call("POST /v1/memcells/batch-get", Some(&wanted), 400).await?;
     }
     let answer = api.call(&format!("GET {path}"), None, 200).await?;

@@ -10,6 +10,7 @@ use super::report::{Declared, declared, describe};
 use super::subject::{self, Subject};
 use super::{Exit, Failure, output};
 use crate::cli::session;
+use crate::clock::whole_millis;
 use crate::config::{BackendConfig, PluginSource};
 use crate::kv::{Capabilities, Contract, Inspection, Interface, Trials, Want, read_component};
 use crate::oci::Components;
@@ -126,7 +127,7 @@ fn report<'a>(found: &'a Inspection, opened: Opened<'_>) -> Report<'a> {
         imports: all(&found.imports),
         exports: all(&found.exports),
         may_want: found.wants().into_iter().map(|want| words(want).0).collect(),
-        compile_ms: found.compile_time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        compile_ms: found.compile_time.map(whole_millis),
         capabilities: opened.and_then(|opened| opened.as_ref().ok()).map(declared),
         not_opened: opened.and_then(|opened| opened.as_ref().err().cloned()),
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::clock::whole_millis;
 use crate::conformance::{CaseReport, Suite, Verdict};
 use crate::kv::{Capabilities, KvError};
 
@@ -106,7 +107,7 @@ impl Head {
     pub(super) fn summary(&self, totals: &Totals) -> Summary<'_> {
         let Totals { passed, failed, skipped, elapsed } = *totals;
         Summary {
-            summary: Counts { passed, failed, skipped, elapsed_ms: millis(elapsed) },
+            summary: Counts { passed, failed, skipped, elapsed_ms: whole_millis(elapsed) },
             seed: self.seed,
             plugin: &self.plugin,
             sha256: &self.sha256,
@@ -168,7 +169,7 @@ pub(super) fn size(bytes: u64) -> String {
 /// The lines of one case, for people.
 pub(super) fn text(report: &CaseReport) -> String {
     let name = report.name;
-    let time = format!("{} ms", millis(report.elapsed));
+    let time = format!("{} ms", whole_millis(report.elapsed));
     let mut text = String::new();
     // Writing to a string can't fail.
     match &report.verdict {
@@ -196,7 +197,7 @@ pub(super) fn line(report: &CaseReport) -> Line<'_> {
     let mut line = Line {
         case: report.name,
         verdict: "passed",
-        elapsed_ms: millis(report.elapsed),
+        elapsed_ms: whole_millis(report.elapsed),
         notes: &[],
         reason: None,
         expected: None,
@@ -217,8 +218,4 @@ pub(super) fn line(report: &CaseReport) -> Line<'_> {
         }
     }
     line
-}
-
-fn millis(elapsed: Duration) -> u64 {
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
